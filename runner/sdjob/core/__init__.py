@@ -1,0 +1,1 @@
+"""What knows nothing about jobs: errors, clock, log, retry, processes."""

@@ -1,0 +1,73 @@
+"""One stream of events for people and programs: text on a terminal, one JSON line an event elsewhere. Goes to stderr."""
+
+import json
+import os
+import re
+import sys
+from dataclasses import dataclass, field
+from typing import Any, Literal, TextIO
+
+from sdjob.core.clock import Clock, SystemClock
+
+LogMode = Literal["json", "text"]
+
+# Values of these variables never leave the process: HF_TOKEN, AWS_SECRET_ACCESS_KEY, WANDB_API_KEY, ...
+SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_KEY|ACCESS_KEY)", re.IGNORECASE)
+SHORTEST_SECRET = 8  # shorter values ("1", "true", "/run") would blank out ordinary words
+
+
+def secret_values(environment: dict[str, str]) -> tuple[str, ...]:
+    """The values to hide, longest first, so that a secret within another is hidden as a whole."""
+    values = {v for k, v in environment.items() if SECRET_NAME.search(k) and len(v) >= SHORTEST_SECRET}
+    return tuple(sorted(values, key=len, reverse=True))
+
+
+def redacted(text: str, *, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text
+
+
+def resolve_mode(choice: Literal["json", "text", "auto"], *, stream: TextIO) -> LogMode:
+    if choice == "auto":
+        return "text" if stream.isatty() else "json"
+    return choice
+
+
+@dataclass
+class Log:
+    """Writes events; `progress` redraws one line on a terminal and stays silent elsewhere."""
+
+    mode: LogMode = "text"
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    clock: Clock = field(default_factory=SystemClock)
+    secrets: tuple[str, ...] = field(default_factory=lambda: secret_values(dict(os.environ)))
+    _bar_width: int = 0
+
+    def event(self, kind: str, message: str, **fields: Any) -> None:
+        """One event: `kind` for programs, `message` for people, fields for both (people see them in the message)."""
+        if self.mode == "json":
+            self._write(
+                json.dumps({"time": round(self.clock.unix_s(), 3), "event": kind, "message": message, **fields}, default=str)
+            )
+        else:
+            self._write(message)
+
+    def warning(self, kind: str, message: str, **fields: Any) -> None:
+        if self.mode == "json":
+            self.event(kind, message, level="warning", **fields)
+        else:
+            self._write(f"warning: {message}")
+
+    def progress(self, line: str) -> None:
+        if self.mode == "text" and self.stream.isatty():
+            self.stream.write("\r" + redacted(line, secrets=self.secrets).ljust(self._bar_width))
+            self.stream.flush()
+            self._bar_width = len(line)
+
+    def _write(self, line: str) -> None:
+        if self._bar_width:
+            self.stream.write("\r" + " " * self._bar_width + "\r")
+            self._bar_width = 0
+        self.stream.write(redacted(line, secrets=self.secrets) + "\n")
+        self.stream.flush()

@@ -1,0 +1,1 @@
+"""Pictures and captions: records, order, crops, decoding. numpy and Pillow only."""

@@ -1,0 +1,1 @@
+"""What runs around the trainer: stage, launch, run, outcome, publish."""

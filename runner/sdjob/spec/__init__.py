@@ -1,0 +1,1 @@
+"""The job file: text in, frozen models out. Pure."""

@@ -1,0 +1,1 @@
+"""Objects in, objects out: one protocol over every kind of place."""

@@ -1,0 +1,1 @@
+"""The torch trainer: started as a process, never imported."""
