@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "brown")
+COLOURS = ("red", "pink", "yellow", "green", "cyan", "blue", "purple", "brown")
 SHAPES = ("circle", "square", "triangle")
 # Mode and extension of one picture after the other; between them the ways in which real folders are mixed.
 KINDS = (("RGB", "png"), ("RGBA", "png"), ("L", "png"), ("RGB", "jpg"), ("P", "png"), ("RGB", "webp"))

@@ -1,0 +1,140 @@
+"""The data index: which pictures a run trains on, in which order; and the scan that makes it before step 0.
+
+Every picture is decoded once, in parallel, so that no picture surprises the run at step 14000. The index is stored with
+the run and its hash is part of the run's identity.
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sdjob.core.errors import DataError
+from sdjob.core.log import Log
+from sdjob.data.entries import Entry, from_jsonl, to_jsonl
+from sdjob.data.images import PictureError, decode
+from sdjob.data.reading import FileGoneError, read_bytes
+from sdjob.data.records import Record
+
+NAMED_PICTURES = 5  # as many bad pictures are named in a message
+AHEAD = 4  # pictures of each worker in flight: enough to keep it busy, and few enough for memory
+
+
+@dataclass(frozen=True)
+class Index:
+    entries: tuple[Entry, ...]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def to_jsonl(self) -> bytes:
+        """The same bytes for the same entries, on any machine."""
+        return to_jsonl(self.entries)
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.to_jsonl()).hexdigest()
+
+    @staticmethod
+    def from_jsonl(data: bytes) -> "Index":
+        """Raises DataError, naming the line, for anything that `to_jsonl` does not write."""
+        return Index(entries=from_jsonl(data))
+
+
+@dataclass(frozen=True)
+class BadPicture:
+    id: str
+    why: str
+
+
+@dataclass(frozen=True)
+class ScanResult:
+    index: Index
+    bad: tuple[BadPicture, ...]
+
+
+def scan(
+    folder: Path,
+    *,
+    records: Sequence[Record],
+    workers: int,
+    max_samples: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ScanResult:
+    """The index of the good pictures in the order of `records`, and the bad ones: missing, undecodable, without a caption.
+
+    With `max_samples` the scan ends at that many good ones. `workers` threads decode (0: this one); the result does not
+    depend on their number. `on_progress` is called here with the pictures done and those there are.
+
+    Raises StorageError or DeniedError where a file is there but cannot be read: the index must not depend on a bad moment.
+    """
+    good: list[Entry] = []
+    bad: list[BadPicture] = []
+    with closing(_examined(folder, records=records, workers=workers)) as results:
+        for done, examined in enumerate(results, start=1):
+            if isinstance(examined, Entry):
+                good.append(examined)
+            else:
+                bad.append(examined)
+            if on_progress:
+                on_progress(done, len(records))
+            if len(good) == max_samples:
+                break
+    return ScanResult(index=Index(entries=tuple(good)), bad=tuple(bad))
+
+
+def check_bad_share(result: ScanResult, *, max_bad_share: float, log: Log) -> None:
+    """Raises DataError where no picture is good or more than the allowed share is bad; else bad ones are a warning."""
+    num_good, num_bad = len(result.index), len(result.bad)
+    if not num_bad and num_good:
+        return
+    names = "; ".join(f"{picture.id} {picture.why}" for picture in result.bad[:NAMED_PICTURES])
+    rest = f"; and {num_bad - NAMED_PICTURES} more" if num_bad > NAMED_PICTURES else ""
+    what = f"{num_bad} of {num_bad + num_good} pictures cannot be used: {names}{rest}"
+    if not num_good:
+        raise DataError(what if num_bad else "there is no picture.", next_step="No picture is left to train on.")
+    if num_bad / (num_bad + num_good) > max_bad_share:
+        raise DataError(what, next_step=f"Mend or remove them, or raise data.max_bad_share, which is {max_bad_share:g}.")
+    log.warning("bad_pictures", message=what, bad=num_bad, good=num_good, ids=[picture.id for picture in result.bad])
+
+
+def _examined(folder: Path, *, records: Sequence[Record], workers: int) -> Generator[Entry | BadPicture]:
+    """Results in the order of the records."""
+    if workers == 0:
+        yield from (_examine(folder, record) for record in records)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="scan")
+    pending: deque[Future[Entry | BadPicture]] = deque()
+    try:
+        for record in records:
+            pending.append(pool.submit(_examine, folder, record))
+            if len(pending) > workers * AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _examine(folder: Path, record: Record) -> Entry | BadPicture:
+    name = record.id.encode("utf-8", "backslashreplace").decode()
+    if name != record.id:
+        return BadPicture(id=name, why="has a name that is not UTF-8")
+    if not record.captions:
+        return BadPicture(id=name, why="has no caption")
+    try:
+        data = read_bytes(folder / record.id)
+        picture = decode(data)
+    except (FileGoneError, PictureError) as error:
+        return BadPicture(id=name, why=error.what.rstrip("."))
+    return Entry(
+        id=record.id,
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=picture.width,
+        height=picture.height,
+        captions=record.captions,
+    )
