@@ -1,0 +1,84 @@
+"""The two forms in which a LoRA is published: diffusers' own file and kohya's, from the names of a checkpoint.
+
+No time, host or path stands in their metadata, so that equal weights are equal files.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sdjob.diffusion.family import BaseModel, Family
+from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET, kohya_module, lora_modules
+from sdjob.diffusion.tensor_file import StoredTensor, scalar
+
+# https://github.com/Stability-AI/ModelSpec and sd-scripts' library/sai_model_spec.py
+ARCHITECTURES: dict[tuple[Family, bool], str] = {
+    ("sd1", False): "stable-diffusion-v1",
+    ("sd1", True): "stable-diffusion-v1",
+    ("sd2", False): "stable-diffusion-v2-512",
+    ("sd2", True): "stable-diffusion-v2-768-v",
+    ("sdxl", False): "stable-diffusion-xl-v1-base",
+    ("sdxl", True): "stable-diffusion-xl-v1-base",
+}
+# What sd-scripts calls them; A1111 sorts a LoRA by "sdxl_..." here and by ss_v2.
+KOHYA_VERSIONS: dict[Family, str] = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+
+
+@dataclass(frozen=True)
+class LoraScale:
+    """A LoRA adds alpha / rank times its product of matrices."""
+
+    rank: int
+    alpha: float
+
+    @property
+    def alpha_number(self) -> int | float:
+        """8.0 as 8: one spelling for one value."""
+        return int(self.alpha) if self.alpha == int(self.alpha) else self.alpha
+
+
+def diffusers_metadata(tensors: Mapping[str, StoredTensor], *, scale: LoraScale) -> dict[str, str]:
+    """diffusers makes a peft LoraConfig of `lora_adapter_metadata` (loaders/lora_base.py); without it alpha would be rank.
+
+    Only what it takes to load: peft refuses keys that its version does not know.
+    """
+    adapter = {"r": scale.rank, "lora_alpha": scale.alpha_number, "target_modules": lora_modules(tensors)}
+    prefixed = {UNET + key: value for key, value in adapter.items()}
+    return {"format": "pt", "lora_adapter_metadata": json.dumps(prefixed, indent=2, sort_keys=True)}
+
+
+def kohya_tensors(tensors: Mapping[str, StoredTensor], *, scale: LoraScale) -> dict[str, StoredTensor]:
+    renamed: dict[str, StoredTensor] = {}
+    for module in lora_modules(tensors):
+        name = kohya_module(module)
+        renamed[f"{name}.alpha"] = scalar(scale.alpha)
+        renamed[f"{name}.lora_down.weight"] = tensors[f"{UNET}{module}{LORA_DOWN}"]
+        renamed[f"{name}.lora_up.weight"] = tensors[f"{UNET}{module}{LORA_UP}"]
+    return renamed
+
+
+def kohya_metadata(
+    tensors: Mapping[str, StoredTensor], *, scale: LoraScale, base: BaseModel, resolution: tuple[int, int]
+) -> dict[str, str]:
+    """`resolution` is (width, height) in pixels."""
+    alpha = str(scale.alpha_number)
+    # kohya's LoRA has a rank of its own for convolutions larger than 1 x 1; its readers look for it in the arguments.
+    has_conv = any(name.endswith(LORA_DOWN) and tensor.shape[2:] not in ((), (1, 1)) for name, tensor in tensors.items())
+    arguments = {"conv_alpha": alpha, "conv_dim": str(scale.rank)} if has_conv else {}
+    architecture = ARCHITECTURES[base.family, base.v_prediction]
+    return {
+        "format": "pt",
+        "ss_base_model_version": KOHYA_VERSIONS[base.family] + ("_v" if base.v_prediction and base.family == "sd2" else ""),
+        "ss_network_alpha": alpha,
+        "ss_network_args": json.dumps(arguments, sort_keys=True),
+        "ss_network_dim": str(scale.rank),
+        "ss_network_module": "networks.lora",
+        "ss_v2": str(base.family == "sd2"),
+        "modelspec.architecture": f"{architecture}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.prediction_type": "v" if base.v_prediction else "epsilon",
+        "modelspec.resolution": "{}x{}".format(*resolution),
+        "modelspec.sai_model_spec": "1.0.0",
+        # The standard asks for a title; the job's name here would make unequal files of equal weights.
+        "modelspec.title": f"{architecture} LoRA",
+    }
