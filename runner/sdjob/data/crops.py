@@ -50,8 +50,9 @@ def random_crop(*, width: int, height: int, target_width: int, target_height: in
 def cropped(picture: Image.Image, *, crop: Crop, flipped: bool) -> Image.Image:
     """The window's pixels by Lanczos, then mirrored left to right where `flipped`.
 
-    The window is resampled out of the original: the same pixels as scaling everything and cropping then (to one level of
-    255), without ever holding the scaled picture, which for a strip of 100000 x 1 pixels at 512 would be 70 GiB.
+    The window is resampled out of the original, neighbours beyond its edge included: the pixels of scaling everything and
+    cropping then, to rounding and to which axis Pillow takes first (where Lanczos overshoots black or white, that shows),
+    without ever holding the scaled picture, which for a strip of 100000 x 1 pixels at 512 would be 73 GiB.
     """
     across, down = picture.width / crop.scaled_width, picture.height / crop.scaled_height
     box = (

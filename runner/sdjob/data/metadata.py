@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _csv_fields(row: list[str], *, header: list[str], where: str) -> dict[str, A
     """A short row lacks its last columns; a long one is refused, since a caption would lose what follows its comma."""
     if len(row) > len(header):
         raise DataError("has more fields than the header.", where=where, next_step='Put captions that hold commas in "".')
-    return dict(zip(header, row, strict=False))
+    return dict(zip_longest(header, row, fillvalue=""))
 
 
 def _delimiter(text: str) -> str:
