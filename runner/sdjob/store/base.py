@@ -1,0 +1,99 @@
+"""Objects in, objects out: the one seam through which anything touches a place, and the errors that every store speaks.
+
+    MissingError  66  <- ObjectMissingError      the key is not there
+    DeniedError   77  <- ObjectDeniedError       the place refuses this identity
+    StorageError  74  <- TransientStoreError     may work a moment later: 503, a reset, a time-out
+
+A key is a posix path relative to the place: `log/000000000017.json`. A place has no folders, only keys with slashes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from sdjob.core.errors import DeniedError, MissingError, StorageError, UsageError
+
+TEMPORARY_FOLDER = ".sdjob-tmp"  # where the local store writes aside; never a part of a key, so no key is ever unlisted
+
+
+class ObjectMissingError(MissingError):
+    """No object has this key."""
+
+
+class ObjectDeniedError(DeniedError):
+    """The place is there, but this identity may not do that in it."""
+
+
+class TransientStoreError(StorageError):
+    """The call may or may not have taken effect; the same call a moment later may work."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    key: str
+    size_bytes: int
+
+
+class ObjectStore(Protocol):
+    """A folder of objects. An object appears whole or not at all: no reader ever sees a part of a write.
+
+    Every method may raise ObjectDeniedError, TransientStoreError, or StorageError; the store does not retry whole calls.
+    """
+
+    @property
+    def uri(self) -> str:
+        """The place, for messages."""
+        ...
+
+    def read(self, key: str) -> bytes:
+        """The whole object; ObjectMissingError where there is none."""
+        ...
+
+    def read_to(self, key: str, path: Path, *, on_chunk: Callable[[bytes], None] | None = None) -> None:
+        """The object streamed into a file, which is overwritten; `on_chunk` sees each piece in order, so that a reader can hash
+        what it reads without a second pass. After an error the file holds a part."""
+        ...
+
+    def write(self, key: str, data: bytes) -> None:
+        """Creates or replaces."""
+        ...
+
+    def write_file(self, key: str, path: Path) -> None:
+        """Creates or replaces, streaming from a file."""
+        ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Creates only if absent; False where the key exists. The only conditional write.
+
+        After TransientStoreError the object may have landed all the same: read the key to know.
+        """
+        ...
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key begins with the prefix, in no promised order; none where nothing does."""
+        ...
+
+    def stat(self, key: str) -> ObjectInfo | None: ...
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Removes what is there of these; a key that is gone already is no error."""
+        ...
+
+
+def checked_key(key: str) -> str:
+    """The key, where it names an object inside the place; UsageError where it could lead out of it."""
+    _refuse_unsafe(key, parts=key.split("/"))
+    return key
+
+
+def checked_prefix(prefix: str) -> str:
+    """The prefix of a listing: empty, or the beginning of a key, a trailing slash allowed."""
+    if prefix:
+        _refuse_unsafe(prefix, parts=prefix.removesuffix("/").split("/"))
+    return prefix
+
+
+def _refuse_unsafe(key: str, *, parts: list[str]) -> None:
+    if "\0" in key or "\\" in key or any(part in {"", ".", "..", TEMPORARY_FOLDER} for part in parts):
+        raise UsageError(f"the key {key!r} does not name an object inside the place.")

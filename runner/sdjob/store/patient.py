@@ -1,0 +1,65 @@
+"""An object store whose calls are tried again while the trouble may pass. Denied and missing are answers, not trouble."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from sdjob.core.retry import Backoff, with_retries
+from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
+
+Result = TypeVar("Result")
+
+
+class PatientStore:
+    """Every call of the seam that is safe to repeat. `create` is repeated too: False then may mean that an earlier try had
+    landed and only its reply was lost, so the caller reads what is there before it believes the refusal."""
+
+    def __init__(self, store: ObjectStore, *, backoff: Backoff) -> None:
+        self._store = store
+        self._backoff = backoff
+
+    @property
+    def uri(self) -> str:
+        return self._store.uri
+
+    def read(self, key: str) -> bytes:
+        return self._patiently(lambda: self._store.read(key))
+
+    def read_hashed(self, key: str, path: Path) -> tuple[str, int]:
+        """Streams an object into a file; the sha256 and the size of what was read."""
+
+        def attempt() -> tuple[str, int]:
+            hasher, sizes = hashlib.sha256(), list[int]()
+
+            def see(chunk: bytes) -> None:
+                hasher.update(chunk)
+                sizes.append(len(chunk))
+
+            self._store.read_to(key, path, on_chunk=see)
+            return hasher.hexdigest(), sum(sizes)
+
+        return self._patiently(attempt)
+
+    def write(self, key: str, data: bytes) -> None:
+        self._patiently(lambda: self._store.write(key, data))
+
+    def write_file(self, key: str, path: Path) -> None:
+        self._patiently(lambda: self._store.write_file(key, path))
+
+    def create(self, key: str, data: bytes) -> bool:
+        return self._patiently(lambda: self._store.create(key, data))
+
+    def keys(self, prefix: str) -> list[str]:
+        """Sorted here, since not every server lists in byte order."""
+        return self._patiently(lambda: sorted(info.key for info in self._store.list(prefix)))
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        return self._patiently(lambda: self._store.stat(key))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        batch = list(keys)
+        self._patiently(lambda: self._store.delete(batch))
+
+    def _patiently(self, action: Callable[[], Result]) -> Result:
+        return with_retries(action, transient=(TransientStoreError,), backoff=self._backoff)
