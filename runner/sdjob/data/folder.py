@@ -9,7 +9,24 @@ from pathlib import Path
 from sdjob.core.errors import DataError, DeniedError, MissingError
 
 PICTURE_EXTENSIONS = frozenset(
-    {".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp", ".avif", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
+    {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".jpe",
+        ".webp",
+        ".avif",
+        ".jp2",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    }
 )
 METADATA_NAMES = ("metadata.jsonl", "metadata.csv")  # the first that a folder has is read, the other one is not
 IGNORED_FOLDERS = frozenset({"__MACOSX"})  # resource forks of zip files made on macOS: ._NAME.png is no picture

@@ -62,7 +62,7 @@ def decode(source: Path | bytes) -> Image.Image:
     except Image.UnidentifiedImageError as error:
         raise PictureError("is not a picture of a known format.") from error
     except Exception as error:  # damaged bytes make Pillow's decoders raise nearly anything: SyntaxError, struct.error, ...
-        raise PictureError(f"cannot be decoded: {error}.") from error
+        raise PictureError(f"cannot be decoded: {str(error).rstrip('.')}.") from error
 
 
 def pixels_CHW(picture: Image.Image) -> npt.NDArray[np.float32]:  # noqa: N802

@@ -17,6 +17,7 @@ def is_inside(crop: Crop) -> bool:
     return 0 <= crop.left <= crop.scaled_width - crop.width and 0 <= crop.top <= crop.scaled_height - crop.height
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, target_width=TARGETS, target_height=TARGETS)
 def test_the_picture_covers_the_target_and_no_more(width: int, height: int, target_width: int, target_height: int):
     scaled = scaled_size(width=width, height=height, target_width=target_width, target_height=target_height)
@@ -29,6 +30,7 @@ def test_the_picture_covers_the_target_and_no_more(width: int, height: int, targ
     assert scaled[1] == pytest.approx(height * scale, abs=1.001)
 
 
+@settings(deadline=None)
 @given(size=st.tuples(SIDES, SIDES), target=st.tuples(TARGETS, TARGETS), across=UNIFORMS, down=UNIFORMS)
 def test_crops_lie_inside(size: tuple[int, int], target: tuple[int, int], across: float, down: float):
     sizes = {"width": size[0], "height": size[1], "target_width": target[0], "target_height": target[1]}
@@ -37,6 +39,7 @@ def test_crops_lie_inside(size: tuple[int, int], target: tuple[int, int], across
         assert is_inside(crop)
 
 
+@settings(deadline=None)
 @given(width=SIDES, height=SIDES, target_width=TARGETS, target_height=TARGETS)
 def test_the_centre_is_the_centre(width: int, height: int, target_width: int, target_height: int):
     crop = center_crop(width=width, height=height, target_width=target_width, target_height=target_height)
@@ -69,7 +72,7 @@ def test_random_crops_reach_both_ends():
     assert lefts == [0, 100, 200]
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(width=st.integers(1, 90), height=st.integers(1, 90), across=UNIFORMS, down=UNIFORMS, flipped=st.booleans())
 def test_pixels_are_those_of_the_scaled_picture(width: int, height: int, across: float, down: float, flipped: bool):
     # Mid-grey noise: where Lanczos overshoots black or white, it matters which axis is resampled first.
