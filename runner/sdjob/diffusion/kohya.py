@@ -58,21 +58,27 @@ def kohya_tensors(tensors: Mapping[str, StoredTensor], *, scale: LoraScale) -> d
 
 
 def kohya_metadata(
-    tensors: Mapping[str, StoredTensor], *, scale: LoraScale, base: BaseModel, resolution: tuple[int, int]
+    tensors: Mapping[str, StoredTensor], *, scale: LoraScale, base: BaseModel | None, resolution: tuple[int, int]
 ) -> dict[str, str]:
-    """`resolution` is (width, height) in pixels."""
+    """`resolution` is (width, height) in pixels; an unknown base model is left unnamed, never guessed."""
     alpha = str(scale.alpha_number)
     # kohya's LoRA has a rank of its own for convolutions larger than 1 x 1; its readers look for it in the arguments.
     has_conv = any(name.endswith(LORA_DOWN) and tensor.shape[2:] not in ((), (1, 1)) for name, tensor in tensors.items())
     arguments = {"conv_alpha": alpha, "conv_dim": str(scale.rank)} if has_conv else {}
-    architecture = ARCHITECTURES[base.family, base.v_prediction]
     return {
         "format": "pt",
-        "ss_base_model_version": KOHYA_VERSIONS[base.family] + ("_v" if base.v_prediction and base.family == "sd2" else ""),
         "ss_network_alpha": alpha,
         "ss_network_args": json.dumps(arguments, sort_keys=True),
         "ss_network_dim": str(scale.rank),
         "ss_network_module": "networks.lora",
+        **(base_metadata(base, resolution=resolution) if base else {}),
+    }
+
+
+def base_metadata(base: BaseModel, *, resolution: tuple[int, int]) -> dict[str, str]:
+    architecture = ARCHITECTURES[base.family, base.v_prediction]
+    return {
+        "ss_base_model_version": KOHYA_VERSIONS[base.family] + ("_v" if base.v_prediction and base.family == "sd2" else ""),
         "ss_v2": str(base.family == "sd2"),
         "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": "diffusers",

@@ -77,7 +77,7 @@ def test_a_whole_alpha_has_one_spelling_and_a_fraction_keeps_its_digits():
 @pytest.mark.parametrize("lost", ["lora_A", "lora_B"])
 def test_half_a_pair_is_refused_by_name(lost):
     tensors = {name: tensor for name, tensor in pair().items() if lost not in name}
-    with pytest.raises(SdjobError, match="to_out.0"):
+    with pytest.raises(SdjobError, match=r"to_out\.0"):
         kohya_tensors(tensors, scale=SCALE)
 
 

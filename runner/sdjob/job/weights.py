@@ -1,0 +1,78 @@
+"""From a checkpoint folder to the weights that are published, each in the layout of its ecosystem."""
+
+from pathlib import Path
+from typing import Literal
+
+from sdjob.core.errors import SdjobError, UsageError
+from sdjob.diffusion.family import read_base_model
+from sdjob.diffusion.kohya import LoraScale, diffusers_metadata, kohya_metadata, kohya_tensors
+from sdjob.diffusion.names import EMA, without_prefix
+from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, write_tensors
+from sdjob.job.pipeline import write_pipeline
+from sdjob.spec.job import JobSpec
+
+Weights = Literal["ema", "raw"]
+Format = Literal["diffusers", "kohya", "both"]
+
+DIFFUSERS_LORA = "pytorch_lora_weights.safetensors"
+
+
+def build_published(
+    checkpoint: Path,
+    *,
+    job: JobSpec,
+    model_dir: Path | None,
+    out: Path,
+    weights: Weights = "ema",
+    format: Format = "both",  # noqa: A002 - the command line's own word
+    vae_dir: Path | None = None,
+) -> list[str]:
+    """Writes the weights of a checkpoint into `out` and returns the files' names, relative to it.
+
+    "ema" means the moving averages where the run keeps them, and the weights themselves where it does not.
+    `model_dir` is the base model as a diffusers pipeline folder; a LoRA can do without: its kohya file then does not say
+    for which kind of model it is. `vae_dir` holds the VAE that takes the place of its own.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    trained = trained_tensors(checkpoint, weights=weights)
+    if job.train.method == "lora":
+        return write_lora(trained, job=job, model_dir=model_dir, out=out, format=format)
+    if format == "kohya":
+        raise UsageError("only a LoRA has kohya's form; this run trained the whole UNet.", next_step="Take the format diffusers.")
+    if model_dir is None:
+        raise SdjobError("a whole pipeline cannot be built without its base model")
+    return write_pipeline(trained, model_dir=model_dir, vae_dir=vae_dir, variant=job.model.variant, out=out)
+
+
+def trained_tensors(checkpoint: Path, *, weights: Weights) -> dict[str, StoredTensor]:
+    """The checkpoint's trained tensors under their own names (`unet....`)."""
+    averages = checkpoint / "ema.safetensors"
+    if weights == "ema" and averages.is_file():
+        return without_prefix(read_tensors(averages), prefix=EMA)
+    return read_tensors(checkpoint / "weights.safetensors")
+
+
+def write_lora(
+    trained: dict[str, StoredTensor],
+    *,
+    job: JobSpec,
+    model_dir: Path | None,
+    out: Path,
+    format: Format,  # noqa: A002
+) -> list[str]:
+    scale = LoraScale(rank=job.train.lora.rank, alpha=job.train.lora.alpha)
+    written: list[str] = []
+    if format in ("diffusers", "both"):
+        write_tensors(out / DIFFUSERS_LORA, tensors=trained, metadata=diffusers_metadata(trained, scale=scale))
+        written.append(DIFFUSERS_LORA)
+    if format in ("kohya", "both"):
+        size = (job.data.resolution.width, job.data.resolution.height)
+        metadata = kohya_metadata(trained, scale=scale, base=read_base_model(model_dir) if model_dir else None, resolution=size)
+        name = kohya_file_name(job)
+        write_tensors(out / name, tensors=kohya_tensors(trained, scale=scale), metadata=metadata)
+        written.append(name)
+    return sorted(written)
+
+
+def kohya_file_name(job: JobSpec) -> str:
+    return f"{job.name}.kohya.safetensors"
