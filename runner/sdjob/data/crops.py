@@ -52,7 +52,7 @@ def cropped(picture: Image.Image, *, crop: Crop, flipped: bool) -> Image.Image:
 
     The window is resampled out of the original, neighbours beyond its edge included: the pixels of scaling everything and
     cropping then, to rounding and to which axis Pillow takes first (where Lanczos overshoots black or white, that shows),
-    without ever holding the scaled picture, which for a strip of 100000 x 1 pixels at 512 would be 73 GiB.
+    without ever holding the scaled picture, which for a strip of 100000 x 1 pixels at 512 would be 98 GiB.
     """
     across, down = picture.width / crop.scaled_width, picture.height / crop.scaled_height
     box = (

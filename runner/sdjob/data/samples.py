@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,30 +17,7 @@ from sdjob.data.images import PictureError, decode, pixels_CHW
 from sdjob.data.index import Index
 from sdjob.data.order import picture_at
 from sdjob.data.reading import READ_AGAIN, FileGoneError, read_bytes
-
-
-class Resolution(Protocol):
-    @property
-    def width(self) -> int: ...
-
-    @property
-    def height(self) -> int: ...
-
-
-class SampleSettings(Protocol):
-    """The fields of a job's `data` part that shape a sample."""
-
-    @property
-    def resolution(self) -> Resolution: ...
-
-    @property
-    def crop(self) -> str: ...
-
-    @property
-    def flip(self) -> bool: ...
-
-    @property
-    def caption_dropout(self) -> float: ...
+from sdjob.spec.data import DataSpec
 
 
 @dataclass(frozen=True)
@@ -67,7 +43,7 @@ class SampleSource:
 
     index: Index
     folder: Path
-    data: SampleSettings
+    data: DataSpec
     seed: int
     backoff: Backoff = field(default=READ_AGAIN)
 
