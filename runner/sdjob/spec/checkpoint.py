@@ -1,0 +1,54 @@
+"""`validation`, `checkpoint` and `publish`: what leaves a run, and how often."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sdjob.spec.part import Part
+
+
+class ValidationSpec(Part):
+    """Pictures that are drawn during training, so that a person sees where it goes."""
+
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
+    """The captions to draw."""
+    every_steps: int = Field(default=500, ge=1)
+    """Optimizer steps between two drawings."""
+    images: int = Field(default=4, ge=1)
+    """Pictures for each prompt."""
+    inference_steps: int = Field(default=30, ge=1)
+    """Denoising steps of a picture."""
+    guidance_scale: float = Field(default=7.5, ge=0)
+    """How strongly a picture follows its prompt (arXiv 2207.12598)."""
+
+
+class CheckpointSpec(Part):
+    """Where the run's state is committed, how often, and how much of it is kept."""
+
+    to: str = ""
+    """A place: file, s3 or gs; absent: runs/NAME below the working directory."""
+    every_steps: int | None = Field(default=500, ge=1)
+    """Commit at every multiple of so many optimizer steps; the last step is always committed."""
+    every_seconds: float | None = Field(default=None, gt=0)
+    """Commit when so many seconds have passed since the last commit."""
+    every: Literal["auto"] | None = None
+    """auto: as often as the measured time of a save makes cheap."""
+    keep: int = Field(default=3, ge=1)
+    """How many of the newest checkpoints are kept."""
+    keep_every: int | None = Field(default=None, ge=1)
+    """Checkpoints at multiples of so many steps are kept for good."""
+    unsafe_single_writer: bool = False
+    """Use a store without conditional writes; two attempts at once then destroy each other's work."""
+
+
+class PublishSpec(Part):
+    """A place that gets the finished weights, the samples and the model card."""
+
+    to: str
+    """A place of any kind."""
+    private: bool = True
+    """Whether a repository that is made on the Hub is private."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """Publish during training too, at every multiple of so many optimizer steps."""
+    replace: bool = False
+    """Overwrite what another run has published there."""

@@ -1,0 +1,1 @@
+"""Rules about fields that are right by themselves and wrong together."""

@@ -1,0 +1,97 @@
+"""What a valid job may ask for that this version cannot do yet: each is refused by name, nothing is ignored.
+
+A release that learns one of these takes its lines out here.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sdjob.spec.complete import ANYWHERE
+from sdjob.spec.hardware import parse_accelerator
+from sdjob.spec.job import JobSpec
+from sdjob.spec.places import parse_place
+
+SCHEMES = {"hf": "The Hub", "s3": "S3", "gs": "Google Cloud Storage"}
+
+
+def unsupported(job: JobSpec) -> list[str]:
+    """One sentence for each field that `run` refuses; empty where it can do the whole job."""
+    checks = (places, data, training, encoders, output, machines)
+    return [sentence for check in checks for sentence in check(job)]
+
+
+def not_yet(field: str, *, what: str, instead: str) -> str:
+    return f"{field}: this version cannot {what} yet; {instead}."
+
+
+def places(job: JobSpec) -> Iterator[str]:
+    fields = {
+        "model.source": job.model.source,
+        "data.source": job.data.source,
+        "train.init_from": job.train.init_from,
+        "checkpoint.to": job.checkpoint.to,
+    }
+    fields |= {f"publish.{number}.to": target.to for number, target in enumerate(job.publish)}
+    for field, text in fields.items():
+        scheme = parse_place(text, base=ANYWHERE).scheme if text is not None else "file"
+        if scheme != "file":
+            yield not_yet(field, what=f"use {scheme}:// places ({SCHEMES[scheme]})", instead="give a folder on this machine")
+
+
+def data(job: JobSpec) -> Iterator[str]:
+    if job.model.vae is not None:
+        yield not_yet("model.vae", what="use another VAE than the model's own", instead="put it into the model's folder as vae/")
+    if job.data.split != "train":
+        yield not_yet("data.split", what="choose a split of a data set", instead="give the split's own folder as data.source")
+    if job.data.buckets is not None:
+        yield not_yet("data.buckets", what="group pictures by aspect ratio", instead="leave it out and set data.resolution")
+    if job.data.prior is not None:
+        yield not_yet("data.prior", what="train on prior pictures", instead="leave it out")
+
+
+def training(job: JobSpec) -> Iterator[str]:
+    train = job.train
+    if train.backend != "torch":
+        yield not_yet("train.backend", what="train with flax", instead="set torch")
+    if train.optimizer.name != "adamw":
+        yield not_yet("train.optimizer.name", what=f"use {train.optimizer.name}", instead="set adamw")
+    if train.attention != "sdpa":
+        yield not_yet("train.attention", what="use xformers", instead="set sdpa, which torch brings with it")
+
+
+def encoders(job: JobSpec) -> Iterator[str]:
+    if job.train.text_encoder != "frozen":
+        yield not_yet("train.text_encoder", what="train the text encoder", instead="set frozen")
+    if job.train.cache == "always":
+        yield not_yet("train.cache", what="promise that every encoding is kept", instead="set auto or never")
+
+
+def output(job: JobSpec) -> Iterator[str]:
+    if job.checkpoint.every is not None:
+        yield not_yet(
+            "checkpoint.every", what="choose the distance of checkpoints", instead="set checkpoint.every_steps or every_seconds"
+        )
+    for number, target in enumerate(job.publish):
+        if target.every_steps is not None:
+            yield not_yet(
+                f"publish.{number}.every_steps", what="publish during training", instead="leave it out: the end is published"
+            )
+    if job.track:
+        yield not_yet(
+            "track",
+            what=f"write to {' or '.join(job.track)}",
+            instead="leave it out: the ledger under checkpoint.to has all metrics",
+        )
+
+
+def machines(job: JobSpec) -> Iterator[str]:
+    if parse_accelerator(job.run.accelerator).kind == "tpu":
+        yield not_yet("run.accelerator", what="use TPUs", instead="set cpu or nvidia-NAME, or leave it out")
+    if job.run.nodes > 1:
+        yield not_yet("run.nodes", what="train on more than one node", instead="set 1; one node may have several devices")
+    if job.run.slices > 1:
+        yield not_yet("run.slices", what="train on TPU slices", instead="set 1")
+    if job.run.spot:
+        yield not_yet("run.spot", what="ask for spot machines", instead="leave it out; a stop request is obeyed on any machine")
+    if job.run.kubernetes is not None:
+        yield not_yet("run.kubernetes", what="use a cluster", instead="leave it out; `run` works on this machine")

@@ -1,0 +1,132 @@
+"""`train`: the method and all that decides which weights come out."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sdjob.spec.part import Part
+
+Backend = Literal["torch", "flax"]
+Method = Literal["lora", "full"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+# https://huggingface.co/docs/diffusers/main/en/api/optimization names them: diffusers.optimization.SchedulerType
+ScheduleName = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "piecewise_constant"
+]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
+def rank_of(validated: dict[str, Any]) -> float:
+    return float(validated["rank"])
+
+
+def device_batch_of(validated: dict[str, Any]) -> int:
+    return validated["device_batch"]
+
+
+class OptimizerSpec(Part):
+    """The optimizer and the clipping of its gradients."""
+
+    name: Literal["adamw", "adamw8bit", "adafactor", "prodigy"] = "adamw"
+    """The optimizer; adamw8bit is bitsandbytes' and needs CUDA."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """The highest learning rate that the schedule reaches."""
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    """Decay of the first and second moment, each in [0, 1)."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """Decoupled weight decay (arXiv 1711.05101)."""
+    epsilon: float = Field(default=1e-8, gt=0)
+    """Added to the root of the second moment."""
+    max_grad_norm: float | None = Field(default=1.0, gt=0)
+    """Gradients are scaled down to this global norm; null never clips."""
+
+
+class ScheduleSpec(Part):
+    """How the learning rate changes over the steps, by the names of diffusers' get_scheduler."""
+
+    name: ScheduleName = "constant"
+    """The schedule's name."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Optimizer steps over which the learning rate rises from zero."""
+    num_cycles: int = Field(default=1, ge=1)
+    """Hard restarts of cosine_with_restarts."""
+    power: float = Field(default=1.0, gt=0)
+    """Exponent of polynomial."""
+    step_rules: str | None = None
+    """Multiples of the learning rate for piecewise_constant, as "1:10,0.1:20,0.01": 1 before step 10, 0.1 before step 20, then 0.01."""
+
+
+class LoraSpec(Part):
+    """The low-rank matrices that are trained instead of the weights (arXiv 2106.09685)."""
+
+    rank: int = Field(default=4, ge=1)
+    """The rank of the matrices."""
+    alpha: float = Field(default_factory=rank_of, gt=0)
+    """The update is scaled by alpha / rank; absent: as `rank`."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of a LoRA layer's inputs that are dropped in training."""
+    targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+    """Ends of the names of the UNet's modules that get LoRA layers."""
+
+
+class EmaSpec(Part):
+    """A running average of the weights: it is what is published, validated and sampled."""
+
+    decay: float = Field(default=0.9999, ge=0, lt=1)
+    """The share of the average that is kept at each step, in [0, 1)."""
+
+
+class LossSpec(Part):
+    """What is predicted, and how the errors are weighed."""
+
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    """What the UNet predicts; auto takes it from the model's own configuration."""
+    snr_gamma: float | None = Field(default=None, gt=0)
+    """Min-SNR weighting (arXiv 2303.09556), which recommends 5.0; null weighs all timesteps alike."""
+    noise_offset: float = Field(default=0.0, ge=0)
+    """Noise that is constant over a channel, added with this weight."""
+    input_perturbation: float = Field(default=0.0, ge=0)
+    """Noise added to the input but not to the target (arXiv 2301.11706), which recommends 0.1."""
+
+
+class TrainSpec(Part):
+    """The method and all that decides which weights come out."""
+
+    backend: Backend = "torch"
+    """The library that trains."""
+    method: Method
+    """lora trains low-rank matrices; full trains the UNet's weights."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Decides every random draw of the run."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps of the whole run; exactly one of `steps` and `epochs` is given."""
+    epochs: int | None = Field(default=None, ge=1)
+    """Passes over the data, counted as ceil(epochs x pictures / global_batch) steps."""
+    device_batch: int = Field(default=1, ge=1)
+    """Pictures per device per micro-step; gradients are accumulated up to `global_batch`."""
+    global_batch: int = Field(default_factory=device_batch_of, ge=1)
+    """Pictures per optimizer step, over all devices; absent: devices x device_batch."""
+    precision: Precision = "auto"
+    """What the UNet computes in; auto: bf16, fp16 where a GPU has no bf16, fp32 on CPU. Weights are kept in fp32."""
+    deterministic: Literal["auto", True, False] = "auto"
+    """Bit for bit the same at every run; auto: true on CPU and TPU, false on CUDA, where it costs speed."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    """The optimizer and the clipping of its gradients."""
+    schedule: ScheduleSpec = ScheduleSpec()
+    """How the learning rate changes over the steps."""
+    lora: LoraSpec = LoraSpec()
+    """The LoRA layers of method lora."""
+    text_encoder: Literal["frozen", "lora", "full"] = "frozen"
+    """Whether the text encoder is trained too."""
+    init_from: str | None = None
+    """A place of LoRA or UNet weights to start from."""
+    ema: EmaSpec | None = None
+    """A running average of the weights; null keeps none."""
+    gradient_checkpointing: bool = False
+    """Compute activations a second time in the backward pass: less memory, more time."""
+    attention: Literal["sdpa", "xformers"] = "sdpa"
+    """The attention kernel; xformers is for torch on CUDA."""
+    cache: Literal["auto", "always", "never"] = "auto"
+    """Whether the frozen encoders run once before training instead of at every step."""
+    loss: LossSpec = LossSpec()
+    """What is predicted, and how the errors are weighed."""
