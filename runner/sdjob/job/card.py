@@ -139,11 +139,13 @@ def snippet(job: JobSpec, *, prompt: str) -> list[str]:
     base = hub_id(job.model.source)
     if job.train.method == "lora":
         model = f'base = "{base}"' if base else 'base = "BASE_MODEL"  # the base model\'s folder'
-        load = [model, weights, make.format("base"), "pipeline.load_lora_weights(weights)"]
+        one_precision = ".to(torch.float32)  # whatever its parts are stored in"
+        load = [model, weights, make.format("base") + one_precision, "pipeline.load_lora_weights(weights)"]
     else:
         load = [weights, make.format("weights")]
+    imports = [*(["import torch"] if job.train.method == "lora" else []), "from diffusers import StableDiffusionPipeline"]
     draw = [f"picture = pipeline({as_literal(prompt)}).images[0]"]
-    return ["```python", "from diffusers import StableDiffusionPipeline", "", *load, *draw, "```"]
+    return ["```python", *imports, "", *load, *draw, "```"]
 
 
 def kohya_note(job: JobSpec) -> list[str]:

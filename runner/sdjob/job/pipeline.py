@@ -54,7 +54,7 @@ def copy_texts(source: Path, *, into: Path) -> None:
         if path.suffix not in TEXT_SUFFIXES or ".index." in path.name or path.name.startswith("flax_"):
             continue
         if path.name.endswith("config.json"):
-            write_json(into / path.name, content=without_origin(read_config(path)))
+            write_json(into / path.name, content=in_single_precision(without_origin(read_config(path))))
         else:
             shutil.copyfile(path, into / path.name)
 
@@ -62,6 +62,14 @@ def copy_texts(source: Path, *, into: Path) -> None:
 def without_origin(config: dict[str, Any]) -> dict[str, Any]:
     """save_pretrained writes down from which folder a part had been loaded: somebody's path, of no use to others."""
     return {key: value for key, value in config.items() if key not in ("_name_or_path", "name_or_path")}
+
+
+def in_single_precision(config: dict[str, Any]) -> dict[str, Any]:
+    """transformers loads a part in the precision that its configuration or file names, diffusers in float32: beside the
+    float32 UNet a text encoder that is stored in half precision would not fit. Both old and new versions read torch_dtype."""
+    if "model_type" not in config:  # not transformers'
+        return config
+    return {**{key: value for key, value in config.items() if key != "dtype"}, "torch_dtype": "float32"}
 
 
 def copy_weights(source: Path, *, into: Path, variant: str | None) -> None:

@@ -126,6 +126,16 @@ def test_no_folder_of_the_bases_maker_is_told_on(tmp_path):
     assert not any("somebody" in text for text in texts)
 
 
+@pytest.mark.parametrize("stored", [{"dtype": "float16"}, {"torch_dtype": "float16"}, {}])
+def test_parts_in_half_precision_are_loaded_beside_a_unet_in_single(tmp_path, stored):
+    write_checkpoint(tmp_path / "checkpoint", weights=UNET)
+    base = write_base(tmp_path / "base")
+    write_json(base / "text_encoder" / "config.json", {"model_type": "clip_text_model", **stored})
+    build(tmp_path, job=make_job("full"), base=base)
+    config = json.loads((tmp_path / "out" / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    assert config == {"model_type": "clip_text_model", "torch_dtype": "float32"}
+
+
 def test_a_variant_is_published_under_plain_names(tmp_path):
     write_checkpoint(tmp_path / "checkpoint", weights=UNET)
     base = write_base(tmp_path / "base", weights="model.fp16.safetensors")
