@@ -62,6 +62,13 @@ class Blobs:
             why = "the manifest's bytes do not have the hash that the log names."
         raise DamagedBlobError(why, where=key)
 
+    def checked_manifest(self, commit: LoggedCommit) -> Manifest:
+        """A commit's manifest that says the same as its slot, and whose files add up to its digest."""
+        manifest = self.manifest(commit)
+        if (manifest.digest, manifest.step) != (commit.digest, commit.step) or snapshot_digest(manifest.files) != commit.digest:
+            raise DamagedBlobError("the manifest and the log's slot name different states.", where=f"slot {commit.slot}")
+        return manifest
+
     def download(self, file: StoredFile, path: Path) -> None:
         """Streams a blob into a file; DamagedBlobError where it is not, after a second read, what the manifest names."""
         why = ""
@@ -78,9 +85,7 @@ class Blobs:
 
     def download_all(self, commit: LoggedCommit, into: Path) -> Manifest:
         """A commit's files, written into a folder; of a damaged commit nothing is left there. Raises DamagedBlobError."""
-        manifest = self.manifest(commit)
-        if (manifest.digest, manifest.step) != (commit.digest, commit.step) or snapshot_digest(manifest.files) != commit.digest:
-            raise DamagedBlobError("the manifest and the log's slot name different states.", where=f"slot {commit.slot}")
+        manifest = self.checked_manifest(commit)
         paths = {name: into / name for name in manifest.files}
         try:
             for name, file in manifest.files.items():

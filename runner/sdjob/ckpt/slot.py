@@ -119,7 +119,7 @@ def decode(data: bytes, *, number: int) -> Slot:
             where=slot_key(number),
             next_step="Go on with the version that wrote it, or a newer one.",
         )
-    kind: Callable[..., Slot] = KINDS[fields.pop("kind")]
+    kind = cast("Callable[..., Slot]", KINDS[fields.pop("kind")])
     if fields.get("number") != number:
         raise DamagedSlotError(f"the slot says that it is number {fields.get('number')}.", where=slot_key(number))
     return kind(**{name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value for name, value in fields.items()})

@@ -1,0 +1,180 @@
+"""`sdjob checkpoints list|verify|prune PLACE`: what a run has, whether it is whole, and what may go."""
+
+import argparse
+import json
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sdjob.ckpt.engine import CommitLog
+from sdjob.ckpt.history import History, LoggedCommit
+from sdjob.ckpt.verify import Report, verify
+from sdjob.core.clock import Clock, SystemClock
+from sdjob.core.errors import MissingError, UnsoundError, UsageError
+from sdjob.core.log import Log
+from sdjob.ledger.read import read_attempt
+from sdjob.ledger.write import LedgerWriter
+from sdjob.spec.places import parse_place
+from sdjob.store.base import ObjectStore
+from sdjob.store.open import open_store
+
+DEFAULT_KEEP = 3
+COLUMNS = ("slot", "step", "epoch", "time", "size", "state", "digest")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="checkpoints_verb", required=True, metavar="list|verify|prune")
+    for name, meaning in (
+        ("list", "every commit of a run, oldest first"),
+        ("verify", "read every byte of what could be restored; exit 78 where anything is damaged"),
+        ("prune", "retire all but the newest commits and delete what nothing names any more"),
+    ):
+        verb = verbs.add_parser(name, help=meaning, description=meaning)
+        verb.add_argument("place", metavar="PLACE", help="the job's checkpoint.to")
+        verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
+        if name == "prune":
+            verb.add_argument(
+                "--keep", type=_count, default=DEFAULT_KEEP, metavar="N", help="how many stay (default: %(default)s)"
+            )
+            verb.add_argument("--take-over", action="store_true", help="even if an attempt may be running: it stops with exit 76")
+
+
+def execute(args: argparse.Namespace, *, log: Log) -> int:
+    store, clock = open_store(parse_place(args.place, base=Path.cwd())), SystemClock()
+    match args.checkpoints_verb:
+        case "list":
+            return list_commits(store, clock=clock, log=log, as_json=args.json)
+        case "verify":
+            return verify_commits(store, clock=clock, log=log, as_json=args.json)
+        case _:
+            return prune_commits(store, clock=clock, log=log, as_json=args.json, keep=args.keep, take_over=args.take_over)
+
+
+def list_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool) -> int:
+    history = existing_history(CommitLog(store, clock=clock, log=log))
+    if as_json:
+        done = history.done.step if history.done else None
+        print(
+            json.dumps({"place": store.uri, "done_step": done, "commits": [commit_fields(c) for c in history.commits]}, indent=1)
+        )
+        return 0
+    rows = [COLUMNS, *(commit_row(commit) for commit in history.commits)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def verify_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool) -> int:
+    """Exit 78 where anything is damaged, even if an older commit is whole: a script that deletes a backup asks just this."""
+    commits = CommitLog(store, clock=clock, log=log)
+    existing_history(commits)
+    report = verify(commits)
+    print(json.dumps(report_fields(report), indent=1) if as_json else "\n".join(report_lines(report)))
+    return 0 if report.is_whole else UnsoundError.exit_code
+
+
+def prune_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool, keep: int, take_over: bool) -> int:
+    commits = CommitLog(store, clock=clock, log=log, keep=keep)
+    history = existing_history(commits)
+    if not take_over:
+        refuse_running(history, store=store)
+    claim = commits.claim(attempt="checkpoints prune", host=socket.gethostname())
+    ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock)
+    ledger.event("start", verb="checkpoints prune")
+    steps = commits.prune()
+    ledger.event("end", verb="checkpoints prune", retired_steps=steps)
+    ledger.flush()
+    kept = sorted(commit.step for commit in commits.replay().live)
+    if as_json:
+        print(json.dumps({"place": store.uri, "retired_steps": steps, "kept_steps": kept}, indent=1))
+    else:
+        print(f"retired: {listed(steps)}\nkept: {listed(kept)}")
+    return 0
+
+
+def existing_history(commits: CommitLog) -> History:
+    """The run's log; MissingError where the place holds no run."""
+    history = commits.replay()
+    if not history.slots:
+        raise MissingError("there is no run in this place.", where=commits.uri, next_step="Name the job's checkpoint.to.")
+    return history
+
+
+def refuse_running(history: History, *, store: ObjectStore) -> None:
+    """UsageError unless the run is done, or its last attempt recorded its end."""
+    claim = history.last_claim
+    if history.ends_in_done:
+        return
+    if claim is not None and any(event.get("kind") == "end" for event in read_attempt(store, attempt=claim.epoch).events):
+        return
+    who = f"attempt {claim.attempt} on host {claim.host}" if claim else "an attempt"
+    raise UsageError(
+        f"{who} has not recorded its end, so it may be running.",
+        where=store.uri,
+        next_step="Wait for it, or pass --take-over, which stops it with exit 76.",
+    )
+
+
+def commit_fields(commit: LoggedCommit) -> dict[str, Any]:
+    return {
+        "slot": commit.slot,
+        "step": commit.step,
+        "epoch": commit.epoch,
+        "time": utc(commit.time_s),
+        "size_bytes": commit.size_bytes,
+        "state": commit.state,
+        "digest": commit.digest,
+        "why": commit.why,
+    }
+
+
+def commit_row(commit: LoggedCommit) -> tuple[str, ...]:
+    size, state, digest = readable_size(commit.size_bytes), commit.state, commit.digest[:16]
+    return (str(commit.slot), str(commit.step), str(commit.epoch), utc(commit.time_s), size, state, digest)
+
+
+def report_fields(report: Report) -> dict[str, Any]:
+    return {
+        "whole": report.is_whole,
+        "restorable_step": report.restorable_step,
+        "commits": [{**commit_fields(checked.commit), "damage": checked.damage} for checked in report.commits],
+        "damaged_slots": [{"slot": slot.number, "why": slot.why} for slot in report.damaged_slots],
+    }
+
+
+def report_lines(report: Report) -> list[str]:
+    lines = [f"slot {slot.number}: DAMAGED: {slot.why}" for slot in report.damaged_slots]
+    for checked in report.commits:
+        verdict = "whole" if not checked.damage else "DAMAGED: " + " ".join(checked.damage)
+        lines.append(f"step {checked.commit.step} (slot {checked.commit.slot}): {verdict}")
+    if report.restorable_step is not None:
+        return [*lines, f"a new attempt goes on from step {report.restorable_step}"]
+    lost = report.damaged_slots or report.history.commits
+    return [*lines, "no checkpoint is whole: a new attempt would stop with exit 78" if lost else "nothing is committed yet"]
+
+
+def readable_size(size_bytes: int) -> str:
+    size, unit = float(size_bytes), "B"
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            break
+        size /= 1024
+    else:
+        unit = "TiB"
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def utc(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def listed(steps: list[int]) -> str:
+    return ", ".join(map(str, steps)) or "none"
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of checkpoints; at least 1")
+    return int(text)

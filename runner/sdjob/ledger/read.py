@@ -1,0 +1,78 @@
+"""The ledger of a run: every attempt's events and metrics, in order."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast
+
+from sdjob.core.retry import Backoff, with_retries
+from sdjob.store.base import ObjectStore, TransientStoreError
+
+Record = dict[str, Any]
+Result = TypeVar("Result")
+
+OBJECT = re.compile(r"attempts/(\d{4,})/(events|metrics)-(\d{6,})\.jsonl")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptLedger:
+    """`torn_lines` counts what could not be read: a damaged or cut line costs itself and no other."""
+
+    attempt: int
+    events: list[Record] = field(default_factory=list[Record])
+    metrics: list[Record] = field(default_factory=list[Record])
+    torn_lines: int = 0
+
+
+def read_ledger(store: ObjectStore, *, backoff: Backoff | None = None) -> list[AttemptLedger]:
+    """Every attempt that left records, oldest first. Raises what the store raises; an empty place has no attempts."""
+    return _ledgers(store, prefix="attempts/", backoff=backoff or Backoff())
+
+
+def read_attempt(store: ObjectStore, *, attempt: int, backoff: Backoff | None = None) -> AttemptLedger:
+    """One attempt's records, empty where it left none."""
+    ledgers = _ledgers(store, prefix=f"attempts/{attempt:04d}/", backoff=backoff or Backoff())
+    return ledgers[0] if ledgers else AttemptLedger(attempt=attempt)
+
+
+def records_in(data: bytes) -> tuple[list[Record], int]:
+    """The records in an object's lines, and how many lines are none."""
+    records: list[Record] = []
+    torn = 0
+    for line in data.split(b"\n"):
+        if not line:
+            continue
+        record = _record(line)
+        if record is None:
+            torn += 1
+        else:
+            records.append(record)
+    return records, torn
+
+
+def _ledgers(store: ObjectStore, *, prefix: str, backoff: Backoff) -> list[AttemptLedger]:
+    def patiently(action: Callable[[], Result]) -> Result:
+        return with_retries(action, transient=(TransientStoreError,), backoff=backoff)
+
+    keys = patiently(lambda: [info.key for info in store.list(prefix)])
+    found = sorted((int(m[1]), m[2], int(m[3]), m[0]) for m in map(OBJECT.fullmatch, keys) if m)
+    events: dict[int, list[Record]] = {attempt: [] for attempt, *_ in found}
+    metrics: dict[int, list[Record]] = {attempt: [] for attempt in events}
+    torn = dict.fromkeys(events, 0)
+    for attempt, kind, _, key in found:
+        records, torn_lines = records_in(patiently(lambda key=key: store.read(key)))
+        (events if kind == "events" else metrics)[attempt].extend(records)
+        torn[attempt] += torn_lines
+    return [
+        AttemptLedger(attempt=attempt, events=events[attempt], metrics=metrics[attempt], torn_lines=torn[attempt])
+        for attempt in events
+    ]
+
+
+def _record(line: bytes) -> Record | None:
+    try:
+        parsed: object = json.loads(line)
+    except ValueError:
+        return None
+    return cast("Record", parsed) if isinstance(parsed, dict) and "time_s" in parsed else None
