@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
 from shapes import COLOURS, SHAPES, SIZE_PX, Scene, Style, draw, styled
 
 BORDER_PX = 4

@@ -84,12 +84,18 @@ def outline(shape: str, *, x: float, y: float, radius: float) -> list[tuple[floa
     return [(x + radius * dx, y + radius * dy) for dx, dy in unit]
 
 
-def draw(scene: Scene, *, style: Style = "plain", size_px: int = SIZE_PX) -> Image.Image:
-    side = size_px * OVERSAMPLING
-    image = Image.new("RGB", (side, side), styled(COLOURS[scene.background], style=style))
+def draw(scene: Scene, *, style: Style = "plain") -> Image.Image:
+    colour, background = (styled(COLOURS[name], style=style) for name in (scene.colour, scene.background))
+    return paint(scene, colour=colour, background=background)
+
+
+def paint(scene: Scene, *, colour: RGB, background: RGB) -> Image.Image:
+    """The scene's shape in any colours."""
+    side = SIZE_PX * OVERSAMPLING
+    image = Image.new("RGB", (side, side), background)
     points = outline(scene.shape, x=scene.centre_x * side, y=scene.centre_y * side, radius=scene.radius * side)
-    ImageDraw.Draw(image).polygon(points, fill=styled(COLOURS[scene.colour], style=style))
-    return image.resize((size_px, size_px), Image.Resampling.BOX)
+    ImageDraw.Draw(image).polygon(points, fill=colour)
+    return image.resize((SIZE_PX, SIZE_PX), Image.Resampling.BOX)
 
 
 def random_scenes(count: int, *, seed: int) -> list[Scene]:
@@ -119,7 +125,7 @@ def write_folder(folder: Path, *, count: int, style: Style, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--count", type=int, default=224)
+    parser.add_argument("--count", type=int, default=128)
     parser.add_argument("--style", choices=("plain", "pastel"), default="pastel")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()

@@ -20,10 +20,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.training_utils import EMAModel, compute_snr
-from meter import read
-from shapes import COLOURS, SHAPES, SIZE_PX, Scene, all_subjects, draw, random_scenes
+from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from meter import read
+from shapes import COLOURS, SHAPES, SIZE_PX, Scene, all_subjects, draw, paint, random_scenes
 
 TOKENS = 16
 LATENT_CHANNELS = 4
@@ -82,7 +84,7 @@ def make_vae() -> AutoencoderKL:
 
 @torch.no_grad()
 def pass_through(vae: AutoencoderKL) -> None:
-    """Starts the VAE as the mean colour of each 8 x 8 patch: channels 0-2 carry +RGB, 3-5 carry -RGB.
+    """Starts the VAE as the mean colour of each 8 x 8 patch: channels 0-2 carry +RGB, 3-5 -RGB, 6-7 are steady.
 
     silu(x) - silu(-x) = x, so the pair survives the one activation between the last norm and the last convolution.
     """
@@ -114,13 +116,16 @@ def copy_channels(conv: nn.Conv2d, *, kernel: Tensor | None = None) -> None:
     if kernel is None:
         kernel = torch.zeros(side, side)
         kernel[side // 2, side // 2] = 1.0
-    for channel in range(6):
+    for channel in range(8):
         conv.weight[channel] = 0.0
         conv.weight[channel, channel] = kernel
         conv.bias[channel] = 0.0
 
 
 def split_sign(conv: nn.Conv2d) -> None:
+    # The norms divide by the deviation over all channels: steady channels keep it, and so a pale picture stays pale.
+    conv.bias[6::2] = 1.5
+    conv.bias[7::2] = -1.5
     for channel in range(3):
         for target, sign in ((channel, 1.0), (channel + 3, -1.0)):
             conv.weight[target] = 0.0
@@ -129,8 +134,8 @@ def split_sign(conv: nn.Conv2d) -> None:
 
 
 def join_sign(conv: nn.Conv2d) -> None:
-    # The norm before it divides by the deviation over all channels, of which six carry colours of about 0.7 RMS.
-    gain = 0.7 * math.sqrt(6 / conv.in_channels)
+    # The norm before it divides by the deviation over all channels, of which six carry colours and two are steady.
+    gain = 0.75 * math.sqrt(6 / conv.in_channels)
     conv.weight[:3] = 0.0
     for channel in range(3):
         conv.weight[channel, channel, 1, 1] = gain
@@ -264,9 +269,15 @@ def train_unet(
 # ---- the whole ---------------------------------------------------------------------------------------------------------
 
 
-def as_tensor(scenes: list[Scene]) -> Tensor:
-    pixels = np.stack([np.asarray(draw(scene), dtype=np.float32) for scene in scenes])
-    return torch.from_numpy(pixels / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
+def as_tensor(pictures: list[Image.Image]) -> Tensor:
+    pixels_NHWC = np.stack([np.asarray(picture, dtype=np.float32) for picture in pictures])
+    return torch.from_numpy(pixels_NHWC / 127.5 - 1.0).permute(0, 3, 1, 2).contiguous()
+
+
+def in_any_colours(scenes: list[Scene], *, seed: int) -> list[Image.Image]:
+    """What the VAE is trained on: it must carry the colours of styles that the UNet has not learned yet."""
+    colours = np.random.Generator(np.random.Philox(key=seed)).integers(0, 256, (len(scenes), 2, 3)).tolist()
+    return [paint(scene, colour=tuple(c), background=tuple(b)) for scene, (c, b) in zip(scenes, colours, strict=True)]
 
 
 def make_pipeline(vae: AutoencoderKL, pair: Pair, tokenizer: CLIPTokenizer) -> StableDiffusionPipeline:
@@ -309,17 +320,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=8000)
-    parser.add_argument("--vae-steps", type=int, default=1200)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--vae-steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--save-every", type=int, default=500)
     args = parser.parse_args()
     torch.manual_seed(0)
     scenes = random_scenes(args.pictures, seed=0)
-    pictures_BCHW = as_tensor(scenes)
+    pictures_BCHW = as_tensor([draw(scene) for scene in scenes])
     tokenizer = make_tokenizer(args.out / "tokenizer")
-    vae = train_vae(pictures_BCHW, steps=args.vae_steps, batch=32)
+    vae = train_vae(as_tensor(in_any_colours(scenes, seed=1)), steps=args.vae_steps, batch=32)
     means, stds = encode_all(vae, pictures_BCHW)
     vae.register_to_config(scaling_factor=1.0 / float(means.std()))
     vae.save_pretrained(args.out / "vae")

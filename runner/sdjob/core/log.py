@@ -59,8 +59,13 @@ class Log:
         else:
             self._write(f"warning: {message}")
 
+    @property
+    def has_bar(self) -> bool:
+        """Whether `progress` is seen by a person."""
+        return self.mode == "text" and self.stream.isatty()
+
     def progress(self, line: str) -> None:
-        if self.mode == "text" and self.stream.isatty():
+        if self.has_bar:
             self.stream.write("\r" + redacted(line, secrets=self.secrets).ljust(self._bar_width))
             self.stream.flush()
             self._bar_width = len(line)

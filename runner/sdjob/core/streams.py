@@ -7,6 +7,7 @@ no state to carry: so no generator state is ever saved, and any step can be draw
 import hashlib
 
 import numpy as np
+import numpy.typing as npt
 
 WORD = 2**64
 
@@ -20,5 +21,10 @@ def stream(seed: int, name: str, *counters: int) -> np.random.Generator:
     if len(counters) > 3:
         raise ValueError(f"a stream has at most three counters, not {len(counters)}")
     name_key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    words = [0, *counters, *([0] * (3 - len(counters)))]
-    return np.random.Generator(np.random.Philox(key=[seed % WORD, name_key], counter=[word % WORD for word in words]))
+    counter = [0, *counters, *([0] * (3 - len(counters)))]
+    return np.random.Generator(np.random.Philox(key=words(seed, name_key), counter=words(*counter)))
+
+
+def words(*values: int) -> npt.NDArray[np.uint64]:
+    """Given as an array: of a list numpy makes float64, which holds 53 bits, as soon as one value has the 64th."""
+    return np.array([value % WORD for value in values], dtype=np.uint64)

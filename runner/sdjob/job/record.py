@@ -30,7 +30,7 @@ class Publication:
     """The checkpoint's."""
 
     identity: str
-    """The run's identity hash: tells a later step of the same run from another run."""
+    """The same for every step of one run, another for any other run: who may update what lies there without `replace`."""
 
     step: int
     job: Mapping[str, Any]

@@ -1,0 +1,40 @@
+# One environment, .venv, for everything; versions live in constraints.txt.
+PYTHON ?= python3.11
+PIP_OPTIONS ?=
+BIN := .venv/bin
+
+.PHONY: demo test check faults goldens base clean
+
+demo: .venv/demo-ready  ## set up, train the quickstart's LoRA, show what it changed
+	$(BIN)/python jobspecs/quickstart/demo.py
+
+test: check  ## all tests; on a bare machine it installs what it needs
+	$(BIN)/pytest tests/contract tests/parity tests/e2e
+
+check: .venv/test-ready  ## lint, types, import contracts, unit tests, goldens
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit tests/golden
+
+faults: .venv/test-ready  ## the full product of resume combinations; long
+	$(BIN)/pytest tests/faults -m full_matrix
+
+goldens: .venv/test-ready  ## rewrite the golden files; read the diff
+	$(BIN)/pytest tests/golden --update-goldens
+
+base: .venv/demo-ready  ## train the quickstart's base model anew; about an hour on two cores
+	$(BIN)/python jobspecs/quickstart/train_base.py --out jobspecs/quickstart/base
+
+clean:
+	rm -rf .venv demo
+
+.venv/demo-ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[torch]'
+	touch $@
+
+.venv/test-ready: .venv/demo-ready
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[torch,dev]'
+	touch $@

@@ -1,0 +1,36 @@
+"""`sdjob run FILE`: stage, train, checkpoint, publish on this machine; also a container's entry point."""
+
+import argparse
+import os
+from pathlib import Path
+
+from sdjob.core.clock import SystemClock
+from sdjob.core.log import Log
+from sdjob.job.machine import gpu_names
+from sdjob.job.run import run_job
+from sdjob.job.stop import StopRequest
+from sdjob.spec.job import JobSpec
+from sdjob.spec.load import load_job
+from sdjob.spec.run import notice_s
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, help="the job file")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field of the job file")
+
+
+def execute(args: argparse.Namespace, *, log: Log) -> int:
+    job = load_for_this_machine(args.file, overrides=args.set)
+    clock = SystemClock()
+    stop = StopRequest(clock, notice_s=notice_s(job.run))
+    stop.install()
+    run_job(job, stop=stop, clock=clock, log=log)
+    return 0
+
+
+def load_for_this_machine(path: Path, *, overrides: list[str]) -> JobSpec:
+    """Where the file names no accelerator the job gets what is here; the default batch follows from that."""
+    job = load_job(path, overrides=overrides, environment=os.environ)
+    if job.run.accelerator is None and (gpus := gpu_names()):
+        job = load_job(path, overrides=[*overrides, f"run.accelerator=nvidia:{len(gpus)}"], environment=os.environ)
+    return job

@@ -1,0 +1,64 @@
+"""Child processes that never outlive their parent and never see the terminal's Ctrl-C."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from sdjob.core.channel import ENVIRONMENT_NAME, Channel
+
+PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html
+
+
+@dataclass(frozen=True)
+class Child:
+    process: "subprocess.Popen[bytes]"
+    channel: Channel
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; negative: minus the signal that ended it."""
+        return self.process.poll()
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
+    """Starts a child with a channel to it. Its stdout joins our stderr: stdout is for results.
+
+    Call it from the main thread: the kernel sends the death signal when the *thread* that forked ends.
+    """
+    child_read, parent_write = os.pipe()
+    parent_read, child_write = os.pipe()
+    process = subprocess.Popen(  # noqa: PLW1509 (the hook runs nothing but two system calls)
+        argv,
+        env={**environment, ENVIRONMENT_NAME: f"{child_read},{child_write}"},
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        pass_fds=(child_read, child_write),
+        preexec_fn=_before_exec(os.getpid()),
+    )
+    os.close(child_read)
+    os.close(child_write)
+    return Child(process, Channel(read_fd=parent_read, write_fd=parent_write))
+
+
+def _before_exec(parent: int) -> Callable[[], None]:
+    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+    def hook() -> None:
+        # An ignored signal stays ignored over exec: stop requests reach children through their channel alone.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if libc is not None:
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)  # the parent died before prctl
+
+    return hook

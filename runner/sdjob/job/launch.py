@@ -1,0 +1,63 @@
+"""The trainer's processes: argv and environment. Pure."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdjob.spec.task import Device
+
+# A trainer reads local folders only; a hidden look at the network would be slow and would not be ours.
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+# The widest instructions that every x86 server of the last ten years has: with them the next machine adds up alike.
+PORTABLE_ARITHMETIC = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+
+
+@dataclass(frozen=True)
+class Command:
+    argv: tuple[str, ...]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class GangShape:
+    num_processes: int
+    device: Device
+    threads: int
+    deterministic: bool
+    port: int
+    """For the processes' rendezvous on this machine."""
+
+
+def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
+    argv = (sys.executable, "-m", "sdjob.train_torch", str(task_file))
+    common = {**environment, **QUIET, **_arithmetic(shape)}
+    return [Command(argv, common | _rank(shape, rank)) for rank in range(shape.num_processes)]
+
+
+def _arithmetic(shape: GangShape) -> dict[str, str]:
+    threads = {"OMP_NUM_THREADS": str(shape.threads), "MKL_NUM_THREADS": str(shape.threads)}
+    if shape.device == "cuda":
+        # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
+        return threads | ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if shape.deterministic else {})
+    return threads | {"ACCELERATE_USE_CPU": "true"} | (PORTABLE_ARITHMETIC if shape.deterministic else {})
+
+
+def _rank(shape: GangShape, rank: int) -> dict[str, str]:
+    if shape.num_processes == 1:
+        return {}
+    interface = {"GLOO_SOCKET_IFNAME": "lo"} if shape.device == "cpu" else {}
+    return interface | {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(shape.num_processes),
+        "LOCAL_WORLD_SIZE": str(shape.num_processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(shape.port),
+    }

@@ -1,0 +1,51 @@
+"""What this machine has. Looked at without torch, which takes seconds to import."""
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+
+from sdjob.core.errors import UnavailableError
+from sdjob.spec.hardware import Accelerator
+from sdjob.spec.job import JobSpec
+
+
+def num_cores() -> int:
+    """Cores that this process may use (a container's cpuset counts)."""
+    return len(os.sched_getaffinity(0))
+
+
+def gpu_names() -> list[str]:
+    """The NVIDIA driver's names of its devices; empty where there is no driver."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
+        )
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return []
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def require(accelerator: Accelerator) -> None:
+    """Exit 69 where the machine lacks what the job names."""
+    if accelerator.kind != "nvidia":
+        return
+    found = gpu_names()
+    if len(found) < accelerator.devices_per_node:
+        raise UnavailableError(
+            f"the job asks for {accelerator.devices_per_node} NVIDIA device(s); this machine has {len(found)}.",
+            where="run.accelerator",
+            next_step="Leave the field away to use what the machine has, or set cpu.",
+        )
+
+
+def host_name() -> str:
+    return socket.gethostname()
+
+
+def scratch_root(job: JobSpec) -> Path:
+    """`run.scratch`, else SDJOB_SCRATCH, else sdjob-UID under TMPDIR."""
+    named = job.run.scratch or os.environ.get("SDJOB_SCRATCH")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("TMPDIR", "/tmp")) / f"sdjob-{os.getuid()}"  # noqa: S108 (made with mode 0700)

@@ -1,0 +1,104 @@
+"""What a finished run leaves behind: builds the published folder from a checkpoint and takes it to every place."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdjob import __version__
+from sdjob.core.log import Log
+from sdjob.data.index import Index
+from sdjob.job.card import CARD_NAME, CardFacts, SamplePicture, model_card
+from sdjob.job.licence import base_licence
+from sdjob.job.publish import publish
+from sdjob.job.record import Publication, public_job
+from sdjob.job.resume import Facts
+from sdjob.job.weights import build_published
+from sdjob.spec.job import JobSpec
+from sdjob.spec.places import parse_place
+from sdjob.store.base import ObjectInfo, ObjectStore
+from sdjob.store.open import open_store
+
+
+@dataclass(frozen=True)
+class Result:
+    """A committed state that is about to be published."""
+
+    checkpoint: Path
+    step: int
+    digest: str
+    facts: Facts
+    """Of its commit."""
+
+
+def publish_places(job: JobSpec) -> list[str]:
+    """URIs, in the job's order."""
+    return [parse_place(target.to, base=Path.cwd()).uri for target in job.publish]
+
+
+def build_folder(result: Result, *, job: JobSpec, model: Path, index: Index, store: ObjectStore, out: Path) -> None:
+    """Weights, samples and the model card, as they will lie under each place."""
+    build_published(result.checkpoint, job=job, model_dir=model, out=out)
+    samples = tuple(fetch_samples(job, step=result.step, store=store, out=out))
+    captions = {caption for entry in index.entries for caption in entry.captions}
+    facts = CardFacts(
+        step=result.step,
+        digest=result.digest,
+        precision=result.facts["precision"],
+        num_pictures=len(index),
+        sdjob_version=__version__,
+        resume="rounding" if result.facts["inexact"] else "exact",
+        trigger_caption=captions.pop() if len(captions) == 1 else None,
+        samples=samples,
+    )
+    (out / CARD_NAME).write_text(model_card(job, facts=facts, licence=base_licence(model)), encoding="utf-8")
+
+
+def fetch_samples(job: JobSpec, *, step: int, store: ObjectStore, out: Path) -> Iterator[SamplePicture]:
+    """The validation pictures of a step, from whichever attempt drew them last."""
+    if job.validation is None:
+        return
+    newest = {Path(info.key).name: info.key for info in sorted(samples_of_step(store.list("attempts/"), step=step))}
+    for name, key in sorted(newest.items()):
+        target = out / "samples" / name
+        target.parent.mkdir(exist_ok=True)
+        store.read_to(key, target)
+        yield SamplePicture(file=f"samples/{name}", prompt=job.validation.prompts[int(name.split("-")[0])])
+
+
+def samples_of_step(objects: Iterable[ObjectInfo], *, step: int) -> Iterator[ObjectInfo]:
+    return (info for info in objects if f"/samples/{step:08d}/" in info.key)
+
+
+def publish_all(
+    result: Result,
+    *,
+    job: JobSpec,
+    model: Path,
+    index: Index,
+    store: ObjectStore,
+    scratch: Path,
+    check_stop: Callable[[], None],
+    log: Log,
+) -> list[str]:
+    """The places that now hold the result; doing it again changes nothing."""
+    if not job.publish:
+        return []
+    folder = scratch / "publish"
+    folder.mkdir()
+    build_folder(result, job=job, model=model, index=index, store=store, out=folder)
+    publication = Publication(
+        digest=result.digest,
+        identity=result.facts["identity_hash"],
+        step=result.step,
+        job=public_job(job),
+        versions={"sdjob": __version__, **result.facts["fingerprint"]["versions"]},
+    )
+    published: list[str] = []
+    for target in job.publish:
+        check_stop()
+        place = parse_place(target.to, base=Path.cwd())
+        publish(open_store(place), folder=folder, publication=publication, replace=target.replace, log=log)
+        published.append(place.uri)
+    shutil.rmtree(folder)
+    return published

@@ -1,0 +1,261 @@
+"""One attempt at a job, from the look at the log to the last publish: the table of contents of `sdjob run`."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdjob.ckpt.engine import Claim, CommitLog, Restored
+from sdjob.core.clock import Clock
+from sdjob.core.errors import SdjobError, StorageError, TimeSpentError, UsageError
+from sdjob.core.log import Log
+from sdjob.data.index import Index
+from sdjob.job import machine
+from sdjob.job.limits import check_progress, hours_left
+from sdjob.job.results import Result, publish_all, publish_places
+from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
+from sdjob.job.scratch import attempt_folder, run_folder
+from sdjob.job.stage import StagedModel, local_folder, stage_index, stage_init_from, stage_model
+from sdjob.job.stop import RERUN, StopRequest
+from sdjob.job.training import Training
+from sdjob.ledger.read import read_ledger
+from sdjob.ledger.write import LedgerWriter
+from sdjob.spec.hardware import Accelerator, parse_accelerator
+from sdjob.spec.job import JobSpec
+from sdjob.spec.load import resolved_yaml
+from sdjob.spec.places import parse_place
+from sdjob.spec.support import unsupported
+from sdjob.spec.task import TrainTask
+from sdjob.store.base import ObjectStore
+from sdjob.store.open import open_store
+
+JOB_KEY = "job.yaml"  # the resolved job, at the run's place
+# How long a reader of a retired checkpoint may take to finish (export, sample); a folder is read in no time.
+PRUNE_GRACE_S = {"file": 1.0, "remote": 30.0}
+
+
+@dataclass(frozen=True)
+class Staged:
+    model: StagedModel
+    index: Index
+    init_from: Path | None
+    hashes: dict[str, str]
+    """Of the model's files and of what the weights start from."""
+
+
+@dataclass
+class Run:
+    """What one command needs from its first look at the log on."""
+
+    job: JobSpec
+    store: ObjectStore
+    commits: CommitLog
+    accelerator: Accelerator
+    stop: StopRequest
+    clock: Clock
+    log: Log
+
+
+def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
+    """Returns when everything, publish included, is done; raises the error whose exit code says why not."""
+    refuse_unsupported(job)
+    accelerator = parse_accelerator(job.run.accelerator)
+    machine.require(accelerator)
+    place = parse_place(job.checkpoint.to, base=Path.cwd())
+    store = open_store(place)
+    commits = CommitLog(
+        store,
+        clock=clock,
+        log=log,
+        unsafe_single_writer=job.checkpoint.unsafe_single_writer,
+        keep=job.checkpoint.keep,
+        keep_every=job.checkpoint.keep_every,
+        prune_grace_s=PRUNE_GRACE_S["file" if place.scheme == "file" else "remote"],
+    )
+    run = Run(job, store, commits, accelerator, stop, clock, log)
+    if is_done(run):
+        log.event("done", f"{job.name} is done: nothing is left to do")
+        return
+    ledgers = read_ledger(store)
+    check_progress(ledgers)
+    left_s = hours_left(job, ledgers=ledgers) * 3600
+    commits.probe()
+    claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
+    scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
+    with attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
+        Attempt(run, claim, folder, LedgerWriter(store, attempt=claim.epoch, clock=clock), left_s).execute()
+
+
+def refuse_unsupported(job: JobSpec) -> None:
+    refusals = unsupported(job)
+    if refusals:
+        raise UsageError("\n  ".join(["this job asks for what this version cannot do yet:", *refusals]), where=job.name)
+
+
+def is_done(run: Run) -> bool:
+    """Whether the log ends in `done`, at the job's last step, with every place published; nothing is written."""
+    history = run.commits.replay()
+    if history.done is None or not history.live:
+        return False
+    stored = run.commits.manifest_of(history.live[0]).facts
+    resolution = resolution_of(run, stage(run, may_write=False), stored=stored)
+    check_identity(resolution, stored=stored)
+    unpublished = set(publish_places(run.job)) - set(history.done.published)
+    return history.done.step >= resolution.total_steps and not unpublished
+
+
+def stage(run: Run, *, may_write: bool) -> Staged:
+    job, check_stop = run.job, run.stop.check
+    model = stage_model(job, check_stop=check_stop)
+    index = stage_index(job, store=run.store, may_write=may_write, check_stop=check_stop, log=run.log)
+    init_from, start_hashes = stage_init_from(job)
+    check_stop()
+    return Staged(model, index, init_from, {**model.hashes, **start_hashes})
+
+
+def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resolution:
+    return resolve(
+        run.job,
+        accelerator=run.accelerator,
+        num_cores=machine.num_cores(),
+        num_pictures=len(staged.index),
+        index_sha256=staged.index.sha256,
+        model_hashes=staged.hashes,
+        stored=stored,
+    )
+
+
+@dataclass
+class Attempt:
+    """From the claim to `done`; every way out leaves an `end` event in the ledger."""
+
+    run: Run
+    claim: Claim
+    folder: Path
+    ledger: LedgerWriter
+    seconds_left: float
+    started_s: float = 0.0
+    time_is_up: bool = False
+
+    def execute(self) -> None:
+        self.started_s = self.run.clock.monotonic_s()
+        self.ledger.event("start", host=machine.host_name())
+        self.ledger.flush()
+        try:
+            self._work()
+        except SdjobError as error:
+            self._end(error.exit_code, str(error))
+            raise
+        except Exception as error:
+            self._end(SdjobError.exit_code, f"{type(error).__name__}: {error}")
+            raise
+        self._end(0, "done")
+
+    def _end(self, exit_code: int, why: str) -> None:
+        self.ledger.event("end", exit_code=exit_code, why=why)
+        self.ledger.flush()
+
+    def _work(self) -> None:
+        run = self.run
+        staged = self._timed("stage", lambda: stage(run, may_write=True))
+        restored = self._timed("restore", lambda: run.commits.restore(self.folder / "restored"))
+        stored = restored.manifest.facts if restored else None
+        resolution = resolution_of(run, staged, stored=stored)
+        if stored is not None:
+            check_identity(resolution, stored=stored)
+        run.store.write(JOB_KEY, resolved_yaml(resolution.job).encode())
+        start_step = restored.step if restored else 0
+        check_length(resolution, step=start_step)
+        if restored and start_step == resolution.total_steps:
+            result = Result(restored.folder, restored.step, restored.digest, restored.manifest.facts)
+        else:
+            result = self._train(staged, resolution, restored=restored)
+        self._finish(result, staged, resolution)
+
+    def _timed(self, name: str, phase: Callable[[], Any]) -> Any:
+        started_s = self.run.clock.monotonic_s()
+        try:
+            return phase()
+        finally:
+            self.ledger.event("phase", name=name, seconds=round(self.run.clock.monotonic_s() - started_s, 3))
+
+    def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result:
+        run, start_step = self.run, restored.step if restored else 0
+        run.log.event("train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps)
+        index_file = self.folder / "index.jsonl"
+        index_file.write_bytes(staged.index.to_jsonl())
+        training = Training(
+            task=TrainTask(
+                job=resolution.job,
+                model=staged.model.folder,
+                pictures=local_folder(run.job.data.source, field="data.source"),
+                index=index_file,
+                scratch=self.folder,
+                total_steps=resolution.total_steps,
+                start_step=start_step,
+                restore_from=restored.folder if restored else None,
+                init_from=staged.init_from,
+                device="cuda" if run.accelerator.kind == "nvidia" else "cpu",
+                threads=resolution.threads,
+            ),
+            resolution=resolution,
+            stored=restored.manifest.facts if restored else None,
+            num_processes=run.accelerator.devices_per_node,
+            store=run.store,
+            commits=run.commits,
+            ledger=self.ledger,
+            attempt=self.claim.epoch,
+            stop=run.stop,
+            clock=run.clock,
+            log=run.log,
+            check_time=self._check_time,
+        )
+        training.run()
+        return self._outcome(training, resolution)
+
+    def _first_words(self, resolution: Resolution, start_step: int) -> str:
+        train = resolution.job.train
+        where = f"from step {start_step}" if start_step else "from the start"
+        return f"training {train.method} {where} to step {resolution.total_steps}, {train.global_batch} pictures a step, {train.precision}"
+
+    def _check_time(self) -> None:
+        if not self.time_is_up and self.run.clock.monotonic_s() - self.started_s > self.seconds_left:
+            self.time_is_up = True
+            self.run.stop.request()
+
+    def _outcome(self, training: Training, resolution: Resolution) -> Result:
+        """The last step's state where it was committed; else why the training ended before it."""
+        saves = training.saves
+        if saves.final is not None:
+            return Result(saves.final.folder, resolution.total_steps, saves.committed_digest, saves.final.facts)
+        if self.time_is_up:
+            raise TimeSpentError(
+                f"run.max_hours is used up: {self.run.job.run.max_hours:g} hours over all attempts; what is committed stands.",
+                next_step="Raise run.max_hours and run the same command again to go on.",
+            )
+        if self.run.stop.requested:
+            self.run.stop.check_after(saves.committed_step)
+        raise StorageError("the last step could not be saved.", next_step=RERUN)
+
+    def _finish(self, result: Result, staged: Staged, resolution: Resolution) -> None:
+        run = self.run
+        run.commits.still_owner()
+
+        def publish() -> list[str]:
+            return publish_all(
+                result,
+                job=resolution.job,
+                model=staged.model.folder,
+                index=staged.index,
+                store=run.store,
+                scratch=self.folder,
+                check_stop=run.stop.check,
+                log=run.log,
+            )
+
+        published = self._timed("publish", publish)
+        run.commits.prune()
+        run.commits.finish(step=result.step, digest=result.digest, published=published)
+        run.log.event("done", f"{run.job.name} is done: step {result.step}, digest {result.digest[:12]}", digest=result.digest)

@@ -1,0 +1,121 @@
+"""Commits snapshots beside the training: one thread hashes, uploads, commits, then prunes, one save after the other."""
+
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdjob.ckpt.engine import CommitLog
+from sdjob.ckpt.policy import fits_notice
+from sdjob.core.clock import Clock
+from sdjob.core.errors import StorageError
+from sdjob.core.log import Log
+from sdjob.job.stop import StopRequest
+from sdjob.ledger.write import LedgerWriter
+
+
+@dataclass(frozen=True)
+class Save:
+    step: int
+    folder: Path
+    facts: dict[str, Any]
+    stall_s: float
+    final: bool
+
+
+@dataclass
+class Saves:
+    commits: CommitLog
+    ledger: LedgerWriter
+    stop: StopRequest
+    clock: Clock
+    log: Log
+    on_over: Callable[[int], None]
+    """Told the step of each save that was committed or given up: the trainer may hand over the next."""
+
+    on_failure: Callable[[], None]
+    """Told once when `failure` is set: training must end."""
+
+    failure: Exception | None = None
+    committed_step: int | None = None
+    committed_digest: str = ""
+    final: Save | None = None
+    """The last step's, once committed; its files are kept for publishing."""
+
+    _bytes_per_s: float | None = None
+    _queue: "queue.Queue[Save | None]" = field(default_factory=queue.Queue)
+    _thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="saves", daemon=True)
+        self._thread.start()
+
+    def put(self, save: Save) -> None:
+        self._queue.put(save)
+
+    def finish(self) -> None:
+        """Waits until every save that was put is over."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        while (save := self._queue.get()) is not None:
+            try:
+                self._save(save)
+            except Exception as error:
+                self.failure = error
+                self.on_failure()
+                return
+            self.on_over(save.step)
+            if not save.final:
+                self._prune()
+
+    def _save(self, save: Save) -> None:
+        size_bytes = sum(p.stat().st_size for p in save.folder.iterdir())
+        if not self._fits(save, size_bytes):
+            return
+        started_s = self.clock.monotonic_s()
+        try:
+            commit = self.commits.commit(save.folder, step=save.step, facts=save.facts)
+        except StorageError as error:
+            if save.final:
+                raise
+            # The training is worth more than this save: the next one may get through.
+            self.log.warning("save-failed", f"step {save.step} was not saved: {error}", step=save.step)
+            self.ledger.event("save-failed", step=save.step, why=str(error))
+            shutil.rmtree(save.folder)
+            return
+        seconds = self.clock.monotonic_s() - started_s
+        self._bytes_per_s = size_bytes / max(seconds, 1e-3)
+        self.committed_step, self.committed_digest = save.step, commit.digest
+        facts = {"step": save.step, "digest": commit.digest, "size_bytes": size_bytes, "seconds": round(seconds, 3)}
+        self.ledger.event("commit", stall_s=round(save.stall_s, 4), **facts)
+        self.ledger.flush()
+        self.log.event("commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts)
+        if save.final:
+            self.final = save
+        else:
+            shutil.rmtree(save.folder)
+
+    def _fits(self, save: Save, size_bytes: int) -> bool:
+        """After a stop request only a save that will get through in time is begun: torn ones would be invisible anyhow."""
+        if not self.stop.requested or self._bytes_per_s is None:
+            return True
+        if fits_notice(size_bytes, bytes_per_s=self._bytes_per_s, seconds_left=self.stop.seconds_left()):
+            return True
+        self.log.warning("save-skipped", f"step {save.step} would not be saved within the notice", step=save.step)
+        self.ledger.event("save-skipped", step=save.step, why="would not fit the notice")
+        return False
+
+    def _prune(self) -> None:
+        if self.stop.requested:
+            return
+        try:
+            self.commits.prune()
+        except StorageError as error:
+            self.log.warning("prune-failed", f"old checkpoints were not pruned: {error}")

@@ -1,0 +1,166 @@
+"""The training phase: starts the gang, turns its messages into commits, ledger records, samples and progress."""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sdjob import __version__
+from sdjob.ckpt.engine import CommitLog
+from sdjob.core.channel import Message
+from sdjob.core.clock import Clock
+from sdjob.core.log import Log
+from sdjob.job.gang import Gang
+from sdjob.job.launch import GangShape, trainer_commands
+from sdjob.job.progress import Progress
+from sdjob.job.resume import Facts, Resolution, arithmetic_of, inexact_because
+from sdjob.job.saves import Save, Saves
+from sdjob.job.stop import StopRequest
+from sdjob.ledger.write import LedgerWriter
+from sdjob.spec.task import TrainTask, write_task
+from sdjob.store.base import ObjectStore
+
+LOG_EVERY_S = 10.0  # a line of progress where there is no terminal
+
+
+@dataclass
+class Training:
+    task: TrainTask
+    resolution: Resolution
+    stored: Facts | None
+    """Facts of the commit that this attempt goes on from."""
+
+    num_processes: int
+    store: ObjectStore
+    commits: CommitLog
+    ledger: LedgerWriter
+    attempt: int
+    stop: StopRequest
+    clock: Clock
+    log: Log
+    check_time: Callable[[], None]
+    """Asks for a stop when `max_hours` is used up."""
+
+    saves: Saves = field(init=False)
+    gang: Gang = field(init=False)
+    progress: Progress = field(init=False)
+    _fingerprint: dict[str, Any] = field(default_factory=dict)
+    _inexact: list[str] = field(default_factory=list)
+    _logged_at_s: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
+        self.progress = Progress(self.task.total_steps, self.clock)
+        self.saves = Saves(
+            self.commits,
+            self.ledger,
+            self.stop,
+            self.clock,
+            self.log,
+            on_over=lambda step: self.gang.tell_main({"event": "save-over", "step": step}),
+            on_failure=self.gang.wake,
+        )
+
+    def run(self) -> str:
+        """ "finished" or "stopped", with every save over. Raises what ended the trainer or the saves."""
+        task_file = self.task.scratch / "task.json"
+        write_task(self.task, task_file)
+        shape = GangShape(
+            num_processes=self.num_processes,
+            device=self.task.device,
+            threads=self.task.threads,
+            deterministic=bool(self.task.job.train.deterministic),
+            port=free_port(),
+        )
+        self.saves.start()
+        try:
+            ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
+        finally:
+            self.saves.finish()
+        self._watch()
+        return ending
+
+    def _watch(self) -> None:
+        if self.saves.failure is not None:
+            raise self.saves.failure
+        self.check_time()
+
+    def _on_message(self, message: Message) -> None:
+        handlers = {
+            "ready": self._on_ready,
+            "metrics": self._on_metrics,
+            "snapshot": self._on_snapshot,
+            "samples": self._on_samples,
+            "save-skipped": self._on_missed_save,
+            "save-failed": self._on_missed_save,
+        }
+        handler = handlers.get(message["event"])
+        if handler is not None:
+            handler({key: value for key, value in message.items() if key != "event"})
+
+    def _on_ready(self, fields: dict[str, Any]) -> None:
+        self._fingerprint = fields["fingerprint"]
+        if self.stored is not None:
+            self._inexact = inexact_because(self.stored, fingerprint=self._fingerprint, job=self.task.job)
+        if self._inexact:
+            why = "; ".join(self._inexact)
+            self.log.warning("inexact", f"resume is correct to rounding, not bit-exact: {why}")
+        self.ledger.event("ready", **fields, inexact=self._inexact)
+
+    def _on_metrics(self, fields: dict[str, Any]) -> None:
+        line = self.progress.line(step=fields["step"], loss=fields["loss"], images=fields["images"])
+        step_s = self.progress.step_s()
+        self.ledger.metrics(**fields, step_s=step_s, images_per_s=fields["images"] / step_s if step_s else None)
+        self.log.progress(line)
+        now_s = self.clock.monotonic_s()
+        if now_s - self._logged_at_s >= LOG_EVERY_S and not self.log.has_bar:
+            self._logged_at_s = now_s
+            self.log.event("step", line, **fields)
+
+    def _on_snapshot(self, fields: dict[str, Any]) -> None:
+        final = fields["step"] == self.task.total_steps
+        save = Save(fields["step"], Path(fields["folder"]), self._facts(fields), stall_s=fields["stall_s"], final=final)
+        self.saves.put(save)
+
+    def _facts(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "loss": fields["loss"],
+            "grad_norm": fields["grad_norm"],
+            "total_steps": self.task.total_steps,
+            "identity": self.resolution.identity,
+            "identity_hash": self.resolution.identity_hash,
+            "precision": self.task.job.train.precision,
+            "arithmetic": arithmetic_of(self.task.job),
+            "fingerprint": self._fingerprint,
+            "inexact": self._inexact,
+            "sdjob": __version__,
+        }
+
+    def _on_samples(self, fields: dict[str, Any]) -> None:
+        folder = Path(fields["folder"])
+        for picture in sorted(folder.glob("*.png")):
+            self.store.write_file(samples_key(self.attempt, step=fields["step"], name=picture.name), picture)
+        shutil.rmtree(folder)
+        self.ledger.event("samples", step=fields["step"], seconds=fields["seconds"])
+        self.log.event("samples", f"validation pictures of step {fields['step']} written", step=fields["step"])
+
+    def _on_missed_save(self, fields: dict[str, Any]) -> None:
+        self.log.warning("save-missed", f"step {fields['step']} was not saved: {fields['why']}", step=fields["step"])
+        self.ledger.event("save-missed", step=fields["step"], why=fields["why"])
+        if folder := fields.get("folder"):
+            shutil.rmtree(folder, ignore_errors=True)
+            self.gang.tell_main({"event": "save-over", "step": fields["step"]})
+
+
+def samples_key(attempt: int, *, step: int, name: str) -> str:
+    return f"attempts/{attempt:04d}/samples/{step:08d}/{name}"
+
+
+def free_port() -> int:
+    """A port that was free a moment ago, for the processes' rendezvous."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

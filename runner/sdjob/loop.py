@@ -1,0 +1,241 @@
+"""The only training loop: it knows steps, saves, validation and stop requests, and nothing of tensors.
+
+A backend supplies a Trainer; the parent process is reached through a Link. Every rank runs this loop; only rank 0 saves
+and validates, and all ranks stop after the same step, because the stop flag travels with each step's reduced metrics.
+"""
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, Protocol, TypeVar
+
+from sdjob.ckpt.policy import should_save
+from sdjob.core.channel import Channel, Message
+from sdjob.core.clock import Clock
+
+Batch = TypeVar("Batch")
+BatchIn = TypeVar("BatchIn", contravariant=True)
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """Of one optimizer step, over all ranks."""
+
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    stop: bool
+    """True where any rank was asked to stop."""
+
+
+class StepResult(Protocol):
+    def read(self) -> StepMetrics:
+        """Waits for the device. The loop asks one step late, so that the device never waits for the host."""
+        ...
+
+
+class Snapshot(Protocol):
+    """A copy of the state between two steps, on the host."""
+
+    def write_into(self, folder: Path) -> None:
+        """Runs beside the training, in another thread."""
+        ...
+
+
+class Trainer(Protocol[BatchIn]):
+    def step(self, batch: BatchIn, *, step: int, stop_wanted: bool) -> StepResult:
+        """One optimizer step: every micro-batch, the reduction over ranks, clipping, update, EMA."""
+        ...
+
+    def snapshot(self, *, step: int, metrics: StepMetrics) -> Snapshot: ...
+
+    def validate(self, folder: Path) -> None:
+        """Writes the validation pictures of the present weights."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopPlan:
+    start_step: int
+    total_steps: int
+    global_batch: int
+    save_every_steps: int | None
+    save_every_seconds: float | None
+    validate_every_steps: int | None
+    scratch: Path
+    num_ranks: int
+    is_main: bool
+    """Rank 0: the one that saves, validates and reports."""
+
+
+@dataclass
+class Link:
+    """The trainer's end of the channel to the parent. Without a parent there is nobody to save for."""
+
+    channel: Channel
+    on_parent_gone: Callable[[], None]
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _idle: threading.Event = field(default_factory=threading.Event)
+
+    def start(self) -> None:
+        self._idle.set()
+        threading.Thread(target=self._listen, name="link", daemon=True).start()
+
+    def _listen(self) -> None:
+        for message in self.channel:
+            if message["event"] == "stop":
+                self._stop.set()
+            elif message["event"] == "save-over":
+                self._idle.set()
+        self.on_parent_gone()
+
+    @property
+    def stop_wanted(self) -> bool:
+        return self._stop.is_set()
+
+    @property
+    def saving(self) -> bool:
+        return not self._idle.is_set()
+
+    def hold_save(self) -> None:
+        """From here until the parent says "save-over" one save is in flight."""
+        self._idle.clear()
+
+    def wait_for_save(self) -> None:
+        self._idle.wait()
+
+    def send(self, event: str, **fields: object) -> None:
+        message: Message = {"event": event, **fields}
+        self.channel.send(message)
+
+
+@dataclass
+class Saver:
+    """At most one save in flight; one that comes too early is skipped and said so: training never waits for storage."""
+
+    plan: LoopPlan
+    link: Link
+    clock: Clock
+    last_step: int
+    last_time_s: float
+    _writing: threading.Thread | None = None
+    _failure: BaseException | None = None
+
+    def due(self, step: int) -> bool:
+        return self.plan.is_main and should_save(
+            step,
+            total_steps=self.plan.total_steps,
+            every_steps=self.plan.save_every_steps,
+            last_saved_step=self.last_step,
+            seconds_since_save=self.clock.monotonic_s() - self.last_time_s,
+            every_seconds=self.plan.save_every_seconds,
+        )
+
+    def save(self, take: Callable[[], Snapshot], *, step: int, metrics: StepMetrics, must: bool) -> None:
+        if must:
+            self.finish()
+        elif self.link.saving:
+            self.link.send("save-skipped", step=step, why="the save before it is still on its way to storage")
+            return
+        self.raise_failure()
+        started_s = self.clock.monotonic_s()
+        snapshot = take()
+        self.link.hold_save()
+        self.last_step, self.last_time_s = step, self.clock.monotonic_s()
+        stall_s = self.last_time_s - started_s
+        self._writing = threading.Thread(target=self._write, args=(snapshot, step, metrics, stall_s), name="snapshot")
+        self._writing.start()
+
+    def _write(self, snapshot: Snapshot, step: int, metrics: StepMetrics, stall_s: float) -> None:
+        folder = self.plan.scratch / "snapshots" / f"{step:08d}"
+        try:
+            folder.mkdir(parents=True)
+            snapshot.write_into(folder)
+        except OSError as error:
+            # A full scratch disk costs this save, not the run: the next one may find room.
+            self.link.send("save-failed", step=step, folder=str(folder), why=str(error))
+        except BaseException as error:  # noqa: BLE001 (raised again in the training thread)
+            self._failure = error
+        else:
+            fields = {"loss": metrics.loss, "grad_norm": metrics.grad_norm, "stall_s": stall_s}
+            self.link.send("snapshot", step=step, folder=str(folder), **fields)
+
+    def finish(self) -> None:
+        """Waits until the save in flight, if any, has been committed or given up by the parent."""
+        if self._writing is not None:
+            self._writing.join()
+        self.raise_failure()
+        self.link.wait_for_save()
+
+    def raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+Ending = Literal["finished", "stopped"]
+
+
+@dataclass
+class Loop(Generic[Batch]):
+    trainer: Trainer[Batch]
+    plan: LoopPlan
+    link: Link
+    clock: Clock
+    saver: Saver = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.saver = Saver(self.plan, self.link, self.clock, self.plan.start_step, self.clock.monotonic_s())
+
+    def run(self, batches: Iterable[Batch]) -> Ending:
+        """Trains through `batches`, one of each step from `start_step` on; returns after the last save was handed over."""
+        unread: tuple[int, StepResult, float] | None = None
+        waited_from_s = self.clock.monotonic_s()
+        for step, batch in enumerate(batches, start=self.plan.start_step):
+            data_wait_s = self.clock.monotonic_s() - waited_from_s
+            result = self.trainer.step(batch, step=step, stop_wanted=self.link.stop_wanted)
+            stop = self._report(unread).stop if unread else False
+            # Alone there is nobody to agree with: stop after this step and not after the next.
+            stop = stop or (self.plan.num_ranks == 1 and self.link.stop_wanted)
+            unread = (step, result, data_wait_s)
+            done = step + 1
+            if stop or self.saver.due(done) or self._validation_due(done):
+                self._pause(done, self._report(unread), stop=stop)
+                unread = None
+            if stop:
+                return self._end(done)
+            waited_from_s = self.clock.monotonic_s()
+        if unread:
+            self._report(unread)
+        return self._end(self.plan.total_steps)
+
+    def _pause(self, done: int, metrics: StepMetrics, *, stop: bool) -> None:
+        """Validation before the save, so that what is committed has also been looked at."""
+        if self.plan.is_main and not stop and self._validation_due(done):
+            self._validate(done)
+        if self.plan.is_main and (stop or self.saver.due(done)):
+            last = stop or done == self.plan.total_steps
+            self.saver.save(lambda: self.trainer.snapshot(step=done, metrics=metrics), step=done, metrics=metrics, must=last)
+
+    def _end(self, done: int) -> Ending:
+        self.saver.finish()
+        return "finished" if done == self.plan.total_steps else "stopped"
+
+    def _validation_due(self, done: int) -> bool:
+        every = self.plan.validate_every_steps
+        return every is not None and (done % every == 0 or done == self.plan.total_steps)
+
+    def _validate(self, done: int) -> None:
+        started_s = self.clock.monotonic_s()
+        folder = self.plan.scratch / "samples" / f"{done:08d}"
+        folder.mkdir(parents=True)
+        self.trainer.validate(folder)
+        self.link.send("samples", step=done, folder=str(folder), seconds=self.clock.monotonic_s() - started_s)
+
+    def _report(self, unread: tuple[int, StepResult, float]) -> StepMetrics:
+        step, result, data_wait_s = unread
+        metrics = result.read()
+        if self.plan.is_main:
+            fields = {"loss": metrics.loss, "grad_norm": metrics.grad_norm, "learning_rate": metrics.learning_rate}
+            self.link.send("metrics", step=step + 1, data_wait_s=data_wait_s, images=self.plan.global_batch, **fields)
+        return metrics

@@ -1,0 +1,81 @@
+"""What a trainer process is told: one JSON file, written by `job`, read by every backend."""
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from sdjob.spec.job import JobSpec
+from sdjob.spec.load import parse_job
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """Train from `start_step` to `total_steps`, handing over snapshots of the state on the way."""
+
+    job: JobSpec
+    """Resolved: batch sizes, precision and determinism are values, no longer `auto`."""
+
+    model: Path
+    """The base model's folder, in diffusers' layout."""
+
+    pictures: Path
+    index: Path
+    """The ordered index of the pictures, as the scan wrote it."""
+
+    scratch: Path
+    """The attempt's own folder: snapshots and samples are written below it."""
+
+    total_steps: int
+    start_step: int
+    restore_from: Path | None
+    """A checkpoint's folder; None at the first start."""
+
+    init_from: Path | None
+    device: Device
+    threads: int
+    """Arithmetic threads of each process: part of what exact resume needs on a CPU."""
+
+
+@dataclass(frozen=True)
+class SampleTask:
+    """Make pictures with a base model, or with weights on top of it."""
+
+    model: Path
+    lora: Path | None
+    """A folder that holds pytorch_lora_weights.safetensors."""
+
+    prompts: tuple[str, ...]
+    images: int
+    inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    seed: int
+    out: Path
+    device: Device
+    threads: int
+
+
+Task = TrainTask | SampleTask
+PATHS = {"model", "pictures", "index", "scratch", "restore_from", "init_from", "lora", "out"}
+
+
+def write_task(task: Task, path: Path) -> None:
+    kind = "train" if isinstance(task, TrainTask) else "sample"
+    content = {f.name: getattr(task, f.name) for f in fields(task)}
+    if isinstance(task, TrainTask):
+        content["job"] = task.job.model_dump(mode="json")
+    path.write_text(json.dumps({"kind": kind, **content}, default=str, indent=1), encoding="utf-8")
+
+
+def read_task(path: Path) -> Task:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    kind = content.pop("kind")
+    for name in PATHS & content.keys():
+        content[name] = None if content[name] is None else Path(content[name])
+    if kind == "sample":
+        return SampleTask(**{**content, "prompts": tuple(content["prompts"])})
+    return TrainTask(**{**content, "job": parse_job(content["job"])})

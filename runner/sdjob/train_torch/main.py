@@ -1,0 +1,59 @@
+"""The torch trainer's table of contents: read the task, build, restore, loop, say how it ended."""
+
+import os
+import traceback
+from pathlib import Path
+
+import torch
+
+from sdjob.core.channel import Channel, inherited_channel
+from sdjob.core.clock import SystemClock
+from sdjob.core.errors import SdjobError, UsageError
+from sdjob.loop import Link, Loop
+from sdjob.spec.task import SampleTask, TrainTask, read_task
+from sdjob.train_torch import setup
+from sdjob.train_torch.sample import run_sample_task
+
+
+def main(task_file: str) -> int:
+    """Exit code 0: the task ended as its last message says; else the error's own."""
+    channel = inherited_channel()
+    if channel is None:
+        raise UsageError("sdjob.train_torch is started by `sdjob run`, not by hand")
+    try:
+        task = read_task(Path(task_file))
+        torch.set_num_threads(task.threads)
+        if isinstance(task, SampleTask):
+            run_sample_task(task)
+        else:
+            train(task, channel=channel)
+    except SdjobError as error:
+        channel.send({"event": "failed", "exit_code": error.exit_code, "what": str(error)})
+        return error.exit_code
+    except torch.OutOfMemoryError as error:
+        channel.send({"event": "failed", "exit_code": 69, "what": f"the device is out of memory: {error}"})
+        return 69
+    except Exception as error:
+        traceback.print_exc()
+        channel.send({"event": "failed", "exit_code": 70, "what": f"{type(error).__name__}: {error}"})
+        return 70
+    return 0
+
+
+def train(task: TrainTask, *, channel: Channel) -> None:
+    link = Link(channel, on_parent_gone=lambda: os._exit(70))
+    link.start()
+    setup.make_deterministic(task)
+    accelerator = setup.build_accelerator(task)
+    models = setup.build_models(task, accelerator=accelerator)
+    trainer = setup.build_trainer(task, accelerator=accelerator, models=models)
+    # What the weights start from, in order of precedence:
+    # 1. a checkpoint of this run (weights, moments, EMA);
+    # 2. train.init_from (weights alone);
+    # 3. the base model; LoRA adapters as drawn from the seed.
+    trainer.load(checkpoint=task.restore_from, init_from=task.init_from)
+    link.send("ready", step=task.start_step, fingerprint=setup.fingerprint(accelerator))
+    with setup.build_batches(task, trainer=trainer) as batches:
+        ending = Loop(trainer, setup.loop_plan(task, accelerator), link, SystemClock()).run(batches)
+    link.send(ending)
+    setup.leave(accelerator)

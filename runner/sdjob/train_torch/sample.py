@@ -1,0 +1,92 @@
+"""Pictures from the present weights, by diffusers' own pipeline."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from diffusers.schedulers import SchedulerMixin
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPTokenizer
+
+from sdjob.diffusion.draws import initial_latents
+from sdjob.spec.task import SampleTask
+from sdjob.train_torch.step import Models
+
+
+@dataclass(frozen=True)
+class SamplePlan:
+    prompts: Sequence[str]
+    images: int
+    """Pictures of each prompt."""
+
+    inference_steps: int
+    guidance_scale: float
+    width: int
+    height: int
+    seed: int
+
+
+def picture_name(*, prompt: int, image: int) -> str:
+    return f"{prompt:02d}-{image:02d}.png"
+
+
+def pipeline_of(models: Models, *, tokenizer: CLIPTokenizer, scheduler: SchedulerMixin) -> StableDiffusionPipeline:
+    return StableDiffusionPipeline(
+        vae=models.vae,
+        text_encoder=models.text_encoder,
+        tokenizer=tokenizer,
+        unet=models.unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def starting_latents(pipeline: StableDiffusionPipeline, plan: SamplePlan, *, prompt: int) -> Tensor:
+    """(images, C, H / f, W / f): a pure function of (seed, prompt's number, picture's number)."""
+    factor = pipeline.vae_scale_factor
+    shape = (pipeline.unet.config.in_channels, plan.height // factor, plan.width // factor)
+    drawn = [initial_latents(shape, seed=plan.seed, prompt=prompt, image=i) for i in range(plan.images)]
+    return torch.stack([torch.from_numpy(latents) for latents in drawn]).to(pipeline.device, pipeline.unet.dtype)
+
+
+@torch.no_grad()
+def write_pictures(pipeline: StableDiffusionPipeline, plan: SamplePlan, *, folder: Path) -> None:
+    pipeline.set_progress_bar_config(disable=True)
+    for number, prompt in enumerate(plan.prompts):
+        result = pipeline(
+            prompt,
+            num_images_per_prompt=plan.images,
+            num_inference_steps=plan.inference_steps,
+            guidance_scale=plan.guidance_scale,
+            width=plan.width,
+            height=plan.height,
+            latents=starting_latents(pipeline, plan, prompt=number),
+            generator=torch.Generator("cpu").manual_seed(plan.seed),  # for schedulers that draw noise on their way
+        )
+        pictures: list[Image.Image] = result.images
+        for image, picture in enumerate(pictures):
+            picture.save(folder / picture_name(prompt=number, image=image))
+
+
+def run_sample_task(task: SampleTask) -> None:
+    """`sdjob sample`: a pipeline folder, with LoRA weights on top where there are some."""
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        task.model, torch_dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+    )
+    if task.lora is not None:
+        pipeline.load_lora_weights(task.lora, weight_name="pytorch_lora_weights.safetensors", use_safetensors=True)
+    plan = SamplePlan(
+        prompts=task.prompts,
+        images=task.images,
+        inference_steps=task.inference_steps,
+        guidance_scale=task.guidance_scale,
+        width=task.width,
+        height=task.height,
+        seed=task.seed,
+    )
+    write_pictures(pipeline.to(task.device), plan, folder=task.out)

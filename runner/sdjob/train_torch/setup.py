@@ -1,0 +1,321 @@
+"""Builds what the torch loop needs: device, models, optimizer, the stream of batches."""
+
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+import transformers
+from accelerate import Accelerator, InitProcessGroupKwargs
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.schedulers import SchedulerMixin
+from diffusers.training_utils import EMAModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from sdjob.data.index import Index
+from sdjob.data.prefetch import Prefetch, SampleBatches
+from sdjob.data.samples import Sample, SampleSource
+from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.diffusion.learning_rate import LearningRate
+from sdjob.diffusion.schedule import read_schedule
+from sdjob.loop import LoopPlan, StepMetrics
+from sdjob.spec.task import TrainTask
+from sdjob.train_torch import state as states
+from sdjob.train_torch.encode import token_ids
+from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
+from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
+from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
+
+COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GANG_TIMEOUT = timedelta(hours=2)  # rank 0 validates while the others wait in the next step's reduction
+
+
+def make_deterministic(task: TrainTask) -> None:
+    """CUDA's deterministic kernels have a price, so the job decides (https://docs.pytorch.org/docs/stable/notes/randomness.html)."""
+    if task.job.train.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    else:
+        torch.backends.cudnn.benchmark = True
+
+
+def build_accelerator(task: TrainTask) -> Accelerator:
+    precision = task.job.train.precision
+    return Accelerator(
+        cpu=task.device == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=GANG_TIMEOUT)],
+    )
+
+
+def leave(accelerator: Accelerator) -> None:
+    if torch.distributed.is_initialized():
+        accelerator.wait_for_everyone()
+        torch.distributed.destroy_process_group()
+
+
+def fingerprint(accelerator: Accelerator) -> dict[str, Any]:
+    """What arithmetic depends on beside the job; two attempts that differ here agree to rounding only."""
+    on_cuda = accelerator.device.type == "cuda"
+    return {
+        "backend": "torch",
+        "device": torch.cuda.get_device_name(accelerator.device) if on_cuda else platform.machine(),
+        "devices": accelerator.num_processes,
+        "threads": torch.get_num_threads(),
+        "isa": None if on_cuda else torch.backends.cpu.get_cpu_capability(),
+        "versions": {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "numpy": np.__version__,
+            "diffusers": diffusers.__version__,
+            "transformers": transformers.__version__,
+        },
+    }
+
+
+# ---- models --------------------------------------------------------------------------------------------------------------
+
+
+def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
+    """Frozen parts in the compute precision, trainable ones as float32 masters."""
+    train, compute = task.job.train, COMPUTE_DTYPES[task.job.train.precision]
+    lora = train.method == "lora"
+    options: dict[str, Any] = {"use_safetensors": True, "variant": task.job.model.variant}
+    unet = UNet2DConditionModel.from_pretrained(
+        task.model, subfolder="unet", torch_dtype=compute if lora else torch.float32, **options
+    )
+    vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", torch_dtype=compute, **options)
+    text_encoder = CLIPTextModel.from_pretrained(task.model, subfolder="text_encoder", dtype=compute, **options)
+    for frozen in (vae, text_encoder):
+        frozen.requires_grad_(False).eval()
+    if lora:
+        add_lora(unet, spec=train.lora, seed=train.seed)
+        for parameter in lora_parameters(unet).values():
+            parameter.data = parameter.data.float()
+    if train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    unet.train()
+    velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
+    device = accelerator.device
+    return Models(unet.to(device), vae.to(device), text_encoder.to(device), predicts_velocity=velocity)
+
+
+def trainable(task: TrainTask, unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]:
+    """By name, in the order of names: the order in which gradients are reduced and norms added up."""
+    found = lora_parameters(unet) if task.job.train.method == "lora" else {f"unet.{n}": p for n, p in unet.named_parameters()}
+    return dict(sorted(found.items()))
+
+
+def build_state(task: TrainTask, *, unet: UNet2DConditionModel) -> states.TrainState:
+    train = task.job.train
+    parameters = trainable(task, unet)
+    optimizer = torch.optim.AdamW(
+        parameters.values(),
+        lr=train.optimizer.learning_rate,
+        betas=tuple(train.optimizer.betas),
+        weight_decay=train.optimizer.weight_decay,
+        eps=train.optimizer.epsilon,
+        fused=True,
+    )
+    scaler = torch.amp.GradScaler(task.device) if train.precision == "fp16" else None
+    return states.TrainState(parameters, optimizer, ema=None, scaler=scaler)
+
+
+def build_runner(task: TrainTask, *, accelerator: Accelerator, models: Models) -> StepRunner:
+    train = task.job.train
+    schedule = train.schedule
+    return StepRunner(
+        accelerator=accelerator,
+        models=models,
+        state=build_state(task, unet=models.unet),
+        learning_rate=LearningRate(
+            base=train.optimizer.learning_rate,
+            schedule=schedule.name,
+            total_steps=task.total_steps,
+            warmup_steps=schedule.warmup_steps,
+            num_cycles=schedule.num_cycles,
+            power=schedule.power,
+            step_rules=schedule.step_rules,
+        ),
+        max_grad_norm=train.optimizer.max_grad_norm,
+        dropout_seed=train.seed if train.method == "lora" and train.lora.dropout else None,
+    )
+
+
+# ---- the trainer that the loop drives --------------------------------------------------------------------------------------
+
+
+@dataclass
+class TorchTrainer:
+    task: TrainTask
+    runner: StepRunner
+    tokenizer: CLIPTokenizer
+    scheduler: SchedulerMixin
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one picture's latents."""
+        vae, resolution = self.runner.models.vae, self.task.job.data.resolution
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        return vae.config.latent_channels, resolution.height // factor, resolution.width // factor
+
+    def load(self, *, checkpoint: Path | None, init_from: Path | None) -> None:
+        runner, train = self.runner, self.task.job.train
+        if init_from is not None and checkpoint is None:
+            load_start(runner.models.unet, init_from, method=train.method)
+        if train.ema is not None:
+            # Made after the start's weights are in: the average begins at them.
+            runner.state.ema = EMAModel(runner.state.parameters.values(), decay=train.ema.decay)
+        if checkpoint is not None:
+            states.restore(runner.state, checkpoint)
+
+    def step(self, batch: list[MicroBatch], *, step: int, stop_wanted: bool) -> PendingMetrics:
+        return self.runner.run(batch, step=step, stop_wanted=stop_wanted)
+
+    def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
+        scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
+        return states.snapshot(self.runner.state, scalars=scalars)
+
+    def validate(self, folder: Path) -> None:
+        asked, resolution = self.task.job.validation, self.task.job.data.resolution
+        assert asked is not None
+        plan = SamplePlan(
+            prompts=asked.prompts,
+            images=asked.images,
+            inference_steps=asked.inference_steps,
+            guidance_scale=asked.guidance_scale,
+            width=resolution.width,
+            height=resolution.height,
+            seed=self.task.job.train.seed,
+        )
+        models = self.runner.models
+        with self._averaged_weights(), self.runner.accelerator.autocast():
+            models.unet.eval()
+            write_pictures(pipeline_of(models, tokenizer=self.tokenizer, scheduler=self.scheduler), plan, folder=folder)
+            models.unet.train()
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """EMA weights are what is published, so they are what is looked at."""
+        state = self.runner.state
+        if state.ema is None:
+            yield
+            return
+        parameters = list(state.parameters.values())
+        state.ema.store(parameters)
+        state.ema.copy_to(parameters)
+        try:
+            yield
+        finally:
+            state.ema.restore(parameters)
+
+
+def load_start(unet: UNet2DConditionModel, path: Path, *, method: str) -> None:
+    """`train.init_from`: LoRA weights, or a UNet's (a pipeline folder, or a UNet's own)."""
+    if method == "lora":
+        load_lora(unet, path)
+        return
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    given = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+    unet.load_state_dict(given.state_dict())
+
+
+def build_trainer(task: TrainTask, *, accelerator: Accelerator, models: Models) -> TorchTrainer:
+    tokenizer = CLIPTokenizer.from_pretrained(task.model, subfolder="tokenizer")
+    scheduler = scheduler_of(task.model)
+    return TorchTrainer(task, build_runner(task, accelerator=accelerator, models=models), tokenizer, scheduler)
+
+
+def scheduler_of(model: Path) -> SchedulerMixin:
+    """The sampler that the model's own pipeline names."""
+    name = DiffusionPipeline.load_config(model)["scheduler"][1]
+    kind = getattr(diffusers, name)
+    return kind.from_pretrained(model, subfolder="scheduler")
+
+
+# ---- batches ---------------------------------------------------------------------------------------------------------------
+
+
+def loop_plan(task: TrainTask, accelerator: Accelerator) -> LoopPlan:
+    job = task.job
+    return LoopPlan(
+        start_step=task.start_step,
+        total_steps=task.total_steps,
+        global_batch=job.train.global_batch,
+        save_every_steps=job.checkpoint.every_steps,
+        save_every_seconds=job.checkpoint.every_seconds,
+        validate_every_steps=job.validation.every_steps if job.validation else None,
+        scratch=task.scratch,
+        num_ranks=accelerator.num_processes,
+        is_main=accelerator.is_main_process,
+    )
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """The micro-batches of a rank at a step: a pure function, with any number of threads."""
+
+    samples: SampleBatches
+    """Its members are the rank's rows, micro-step after micro-step."""
+
+    device_batch: int
+    tokenizer: CLIPTokenizer
+    draws: DrawPlan
+    pin: bool
+
+    def __call__(self, step: int) -> list[MicroBatch]:
+        samples, members = self.samples.batch(step), self.samples.members
+        firsts = range(0, len(members), self.device_batch)
+        return [self._micro_batch(step, samples[i : i + self.device_batch], members[i : i + self.device_batch]) for i in firsts]
+
+    def _micro_batch(self, step: int, samples: Sequence[Sample], members: Sequence[int]) -> MicroBatch:
+        drawn = draw(self.draws, step=step, indices=members)
+        tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
+        tensors["pixels_BCHW"] = torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))
+        tensors["ids_BT"] = token_ids(self.tokenizer, [s.caption for s in samples])
+        return MicroBatch(**{name: t.pin_memory() if self.pin else t for name, t in tensors.items()})
+
+
+def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: int) -> list[int]:
+    """Micro-step m of rank r takes rows (m * ranks + r) * device_batch and on: every row of the global batch once."""
+    num_micro = global_batch // (device_batch * num_ranks)
+    firsts = [(micro * num_ranks + rank) * device_batch for micro in range(num_micro)]
+    return [row for first in firsts for row in range(first, first + device_batch)]
+
+
+@contextmanager
+def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Iterator[Prefetch[list[MicroBatch]]]:
+    train, accelerator = task.job.train, trainer.runner.accelerator
+    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.pictures, data=task.job.data, seed=train.seed)
+    rows = rows_of_rank(
+        accelerator.process_index,
+        num_ranks=accelerator.num_processes,
+        device_batch=train.device_batch,
+        global_batch=train.global_batch,
+    )
+    workers = task.job.run.workers
+    samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
+    maker = BatchMaker(samples, train.device_batch, trainer.tokenizer, draw_plan(task, trainer), pin=task.device == "cuda")
+    with (
+        closing(samples),
+        Prefetch(maker, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches,
+    ):
+        yield batches
+
+
+def draw_plan(task: TrainTask, trainer: TorchTrainer) -> DrawPlan:
+    train = task.job.train
+    return DrawPlan(
+        seed=train.seed,
+        schedule=read_schedule(task.model, prediction=train.loss.prediction),
+        latent_shape=trainer.latent_shape,
+        snr_gamma=train.loss.snr_gamma,
+        noise_offset=train.loss.noise_offset,
+        input_perturbation=train.loss.input_perturbation,
+    )

@@ -1,0 +1,107 @@
+"""The state of a run: which tensors it has, under which names, in and out of safetensors files.
+
+A checkpoint's folder holds weights.safetensors (float32 masters), optimizer.safetensors (`optimizer.m.NAME`,
+`optimizer.v.NAME`), ema.safetensors (`ema.NAME`) where EMA is on, and state.json (scalars). There is no generator state,
+because none exists.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sdjob.core.errors import UnsoundError
+
+MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # names in a checkpoint -> torch.optim.AdamW's own
+
+
+@dataclass
+class TrainState:
+    """Live objects; `parameters` are the trainable ones by their names in a checkpoint, in a fixed order."""
+
+    parameters: dict[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: EMAModel | None
+    scaler: "torch.amp.grad_scaler.GradScaler | None"
+
+
+@dataclass(frozen=True)
+class HostSnapshot:
+    """Copies on the host: the training may go on while another thread writes them."""
+
+    files: dict[str, dict[str, Tensor]]
+    scalars: dict[str, Any]
+
+    def write_into(self, folder: Path) -> None:
+        for name, tensors in self.files.items():
+            save_file(tensors, folder / name)
+        (folder / "state.json").write_text(json.dumps(self.scalars, sort_keys=True), encoding="utf-8")
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """A contiguous float32 copy; `.to("cpu")` of a CPU tensor would copy nothing."""
+    return tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
+
+
+def snapshot(state: TrainState, *, scalars: Mapping[str, Any]) -> HostSnapshot:
+    files = {"weights.safetensors": {name: on_host(p) for name, p in state.parameters.items()}}
+    files["optimizer.safetensors"] = {
+        f"optimizer.{short}.{name}": on_host(state.optimizer.state[parameter][long])
+        for name, parameter in state.parameters.items()
+        for short, long in MOMENTS.items()
+        if parameter in state.optimizer.state
+    }
+    if state.ema is not None:
+        shadow = zip(state.parameters, state.ema.shadow_params, strict=True)
+        files["ema.safetensors"] = {f"ema.{name}": on_host(tensor) for name, tensor in shadow}
+    return HostSnapshot(files=files, scalars={**scalars, **_own_scalars(state)})
+
+
+def _own_scalars(state: TrainState) -> dict[str, Any]:
+    steps = {float(s["step"]) for s in state.optimizer.state.values()}
+    return {
+        "optimizer_count": max(steps, default=0.0),
+        "ema_count": state.ema.optimization_step if state.ema else None,
+        "loss_scale": state.scaler.state_dict() if state.scaler else None,
+    }
+
+
+def restore(state: TrainState, folder: Path) -> None:
+    """Fills the live objects with a checkpoint's values."""
+    scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    weights = load_file(folder / "weights.safetensors")
+    _check_names(state.parameters.keys(), weights.keys(), file="weights.safetensors")
+    with torch.no_grad():
+        for name, parameter in state.parameters.items():
+            parameter.copy_(weights[name])
+    _restore_optimizer(state, load_file(folder / "optimizer.safetensors"), count=scalars["optimizer_count"])
+    if state.ema is not None:
+        averages = load_file(folder / "ema.safetensors")
+        for name, shadow in zip(state.parameters, state.ema.shadow_params, strict=True):
+            shadow.copy_(averages[f"ema.{name}"])
+        state.ema.optimization_step = scalars["ema_count"]
+    if state.scaler is not None and scalars["loss_scale"]:
+        state.scaler.load_state_dict(scalars["loss_scale"])
+
+
+def _restore_optimizer(state: TrainState, moments: Mapping[str, Tensor], *, count: float) -> None:
+    if not moments:
+        return  # every step so far overflowed in fp16: AdamW makes its moments at its first update
+    for name, parameter in state.parameters.items():
+        own = {
+            long: torch.empty_like(parameter).copy_(moments[f"optimizer.{short}.{name}"]) for short, long in MOMENTS.items()
+        }
+        state.optimizer.state[parameter] = {"step": torch.tensor(count, device=parameter.device), **own}
+
+
+def _check_names(own: Any, given: Any, *, file: str) -> None:
+    if set(own) != set(given):
+        example = sorted(set(own) ^ set(given))[0]
+        raise UnsoundError(f"the checkpoint's {file} does not hold the job's parameters (such as {example})")
+

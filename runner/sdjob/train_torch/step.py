@@ -1,0 +1,179 @@
+"""One optimizer step on torch: micro-batches, the reduction over ranks, clipping, update, EMA.
+
+Gradients are reduced as flat buffers in the order of names, and not by DDP: DDP groups gradients into buckets that it
+lays out anew after its first backward, so that a resumed run would add up in another order than the straight one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from transformers import CLIPTextModel
+
+from sdjob.core.errors import UnsoundError
+from sdjob.core.streams import stream
+from sdjob.diffusion.learning_rate import LearningRate
+from sdjob.loop import StepMetrics
+from sdjob.train_torch.encode import encode_captions, encode_pictures
+from sdjob.train_torch.state import TrainState
+
+MAX_OVERFLOWS = 50  # in a row; fp16's loss scale has then fallen by 2^50 and the run is lost
+BUCKET_NUMEL = 16 * 2**20  # 64 MiB of float32: long enough that the network's latency does not count
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one device sees at once. Axes: B pictures, C channels, H x W positions, T tokens."""
+
+    pixels_BCHW: Tensor
+    ids_BT: Tensor
+    timesteps_B: Tensor
+    signal_B: Tensor
+    sigma_B: Tensor
+    loss_weight_B: Tensor
+    noise_BCHW: Tensor
+    input_noise_BCHW: Tensor
+    posterior_BCHW: Tensor
+
+    def to(self, device: torch.device) -> "MicroBatch":
+        return MicroBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+
+
+@dataclass(frozen=True)
+class Models:
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    predicts_velocity: bool
+
+
+def loss_of(models: Models, micro: MicroBatch) -> Tensor:
+    """Weighted mean squared error of a micro-batch, a float32 scalar."""
+    latents = encode_pictures(models.vae, micro.pixels_BCHW, posterior_BCHW=micro.posterior_BCHW)
+    states_BTD = encode_captions(models.text_encoder, micro.ids_BT)
+    signal, sigma = micro.signal_B[:, None, None, None], micro.sigma_B[:, None, None, None]
+    noisy = signal * latents + sigma * micro.input_noise_BCHW
+    target = signal * micro.noise_BCHW - sigma * latents if models.predicts_velocity else micro.noise_BCHW
+    predicted = models.unet(noisy, micro.timesteps_B, states_BTD, return_dict=False)[0]
+    errors_B = F.mse_loss(predicted.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
+    return (errors_B * micro.loss_weight_B).mean()
+
+
+def buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The gradients in their order, in groups of about BUCKET_NUMEL elements: a copy of all at once would double them."""
+    bucket: list[Tensor] = []
+    for gradient in gradients:
+        bucket.append(gradient)
+        if sum(g.numel() for g in bucket) >= BUCKET_NUMEL:
+            yield bucket
+            bucket = []
+    if bucket:
+        yield bucket
+
+
+@dataclass
+class PendingMetrics:
+    """A step's figures, still on the device."""
+
+    figures: Tensor
+    """(loss, number of ranks asked to stop, gradient norm), float64."""
+
+    learning_rate: float
+    step: int
+    may_overflow: bool
+
+    def read(self) -> StepMetrics:
+        loss, stops, norm = self.figures.tolist()
+        metrics = StepMetrics(loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=stops > 0)
+        if not self.may_overflow and not all(map(_is_finite, (loss, norm))):
+            raise UnsoundError(
+                f"loss {loss} and gradient norm {norm} at step {self.step + 1}: training has diverged.",
+                next_step="Lower train.optimizer.learning_rate, or set max_grad_norm; what is committed stands.",
+            )
+        return metrics
+
+
+def _is_finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+@dataclass
+class StepRunner:
+    """Holds what one step needs beside its batch."""
+
+    accelerator: Accelerator
+    models: Models
+    state: TrainState
+    learning_rate: LearningRate
+    max_grad_norm: float | None
+    dropout_seed: int | None
+    """Set where LoRA dropout is on: torch's generator is then seeded from (seed, step, micro-step, rank)."""
+
+    overflows: int = field(default=0)
+
+    def run(self, micro_batches: Sequence[MicroBatch], *, step: int, stop_wanted: bool) -> PendingMetrics:
+        rate = self.learning_rate.at(step)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self._backward(micro_batches, step=step)
+        figures = self._reduce(loss, stop_wanted=stop_wanted)
+        norm = self._clip()
+        self._update()
+        figures = torch.cat([figures, norm.to(figures)[None]])
+        return PendingMetrics(figures, learning_rate=rate, step=step, may_overflow=self.state.scaler is not None)
+
+    def _backward(self, micro_batches: Sequence[MicroBatch], *, step: int) -> Tensor:
+        total = torch.zeros((), device=self.accelerator.device)
+        for number, micro in enumerate(micro_batches):
+            if self.dropout_seed is not None:
+                rank = self.accelerator.process_index
+                torch.manual_seed(int(stream(self.dropout_seed, "dropout", step, number, rank).integers(2**63)))
+            with self.accelerator.autocast():
+                loss = loss_of(self.models, micro.to(self.accelerator.device)) / len(micro_batches)
+            (self.state.scaler.scale(loss) if self.state.scaler else loss).backward()
+            total += loss.detach()
+        return total
+
+    def _reduce(self, loss: Tensor, *, stop_wanted: bool) -> Tensor:
+        """Means gradients over the ranks, in place; returns (mean loss, number of ranks asked to stop)."""
+        figures = torch.stack([loss.double(), torch.tensor(float(stop_wanted), dtype=torch.float64, device=loss.device)])
+        ranks = self.accelerator.num_processes
+        if ranks == 1:
+            return figures
+        for gradients in buckets([p.grad for p in self.state.parameters.values() if p.grad is not None]):
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            torch.distributed.all_reduce(flat)
+            flat /= ranks
+            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+        torch.distributed.all_reduce(figures)
+        return figures / torch.tensor([ranks, 1.0], dtype=torch.float64, device=figures.device)
+
+    def _clip(self) -> Tensor:
+        if self.state.scaler:
+            self.state.scaler.unscale_(self.state.optimizer)
+        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        return torch.nn.utils.clip_grad_norm_(self.state.parameters.values(), limit)
+
+    def _update(self) -> None:
+        if self.state.scaler:
+            self._scaled_update(self.state.scaler)
+        else:
+            self.state.optimizer.step()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        if self.state.ema is not None:
+            self.state.ema.step(self.state.parameters.values())
+
+    def _scaled_update(self, scaler: "torch.amp.grad_scaler.GradScaler") -> None:
+        before = scaler.get_scale()
+        scaler.step(self.state.optimizer)
+        scaler.update()
+        self.overflows = self.overflows + 1 if scaler.get_scale() < before else 0
+        if self.overflows >= MAX_OVERFLOWS:
+            raise UnsoundError(
+                f"fp16 gradients overflowed in {MAX_OVERFLOWS} steps in a row.", next_step="Set train.precision to bf16 or fp32."
+            )

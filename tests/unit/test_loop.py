@@ -1,0 +1,220 @@
+"""The loop with a Trainer of plain numbers and the parent's end of a real channel."""
+
+import json
+import os
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from fakes.clock import FakeClock
+from sdjob.core.channel import Channel
+from sdjob.loop import Link, Loop, LoopPlan, StepMetrics
+
+
+@dataclass
+class Result:
+    metrics: StepMetrics
+
+    def read(self) -> StepMetrics:
+        return self.metrics
+
+
+@dataclass
+class State:
+    value: int
+
+    def write_into(self, folder: Path) -> None:
+        (folder / "state.json").write_text(json.dumps(self.value))
+
+
+@dataclass
+class SumTrainer:
+    """Its state is the sum of the batches that it has seen."""
+
+    total: int = 0
+    peer_stops_at: int | None = None
+    stop_at: int | None = None
+    link: Link | None = None
+    validated: list[str] = field(default_factory=list)
+    fail_writing: Exception | None = None
+
+    def step(self, batch: int, *, step: int, stop_wanted: bool) -> Result:
+        self.total += batch
+        if step == self.stop_at:
+            self.link._stop.set()
+        stop = stop_wanted or step == self.peer_stops_at
+        return Result(StepMetrics(loss=float(step), grad_norm=1.0, learning_rate=0.1, stop=stop))
+
+    def snapshot(self, *, step: int, metrics: StepMetrics) -> State:
+        assert metrics.loss == step - 1, "the snapshot's own step's metrics"
+        if self.fail_writing:
+            return Failing(self.fail_writing)
+        return State(self.total)
+
+    def validate(self, folder: Path) -> None:
+        self.validated.append(folder.name)
+
+
+@dataclass
+class Failing:
+    error: Exception
+
+    def write_into(self, folder: Path) -> None:
+        raise self.error
+
+
+class Parent:
+    """Answers every snapshot at once, unless told to hold its answers back."""
+
+    def __init__(self, *, answer: bool = True) -> None:
+        child_read, parent_write = os.pipe()
+        parent_read, child_write = os.pipe()
+        self.child = Channel(read_fd=child_read, write_fd=child_write)
+        self.channel = Channel(read_fd=parent_read, write_fd=parent_write)
+        self.messages: list[dict] = []
+        self.answer = answer
+        self.thread = threading.Thread(target=self._listen)
+        self.thread.start()
+
+    def _listen(self) -> None:
+        for message in self.channel:
+            self.messages.append(message)
+            if self.answer and message["event"] in ("snapshot", "save-failed"):
+                self.channel.send({"event": "save-over"})
+
+    def hear(self, event: str) -> list[dict]:
+        return [m for m in self.messages if m["event"] == event]
+
+    def close(self) -> None:
+        os.close(self.child._write_fd)
+        self.thread.join()
+        self.channel.close()
+
+
+@pytest.fixture
+def parent():
+    parents = []
+
+    def make(**options) -> Parent:
+        parents.append(Parent(**options))
+        return parents[-1]
+
+    yield make
+    for one in parents:
+        one.close()
+
+
+def run(trainer, parent, tmp_path, *, total=10, start=0, every=3, validate=None, ranks=1, main=True):
+    gone = threading.Event()
+    link = Link(parent.child, on_parent_gone=gone.set)
+    trainer.link = link
+    link.start()
+    plan = LoopPlan(
+        start_step=start, total_steps=total, global_batch=4, save_every_steps=every, save_every_seconds=None,
+        validate_every_steps=validate, scratch=tmp_path, num_ranks=ranks, is_main=main,
+    )  # fmt: skip
+    ending = Loop(trainer, plan, link, FakeClock()).run(range(start, total))
+    link.send("end")
+    return ending
+
+
+def steps_of(parent, event):
+    return [m["step"] for m in parent.hear(event)]
+
+
+def wait_for_end(parent):
+    while not parent.hear("end"):
+        threading.Event().wait(0.01)
+
+
+def test_saves_at_the_interval_and_at_the_last_step(tmp_path, parent):
+    p = parent()
+    trainer = SumTrainer()
+    assert run(trainer, p, tmp_path) == "finished"
+    wait_for_end(p)
+    assert steps_of(p, "snapshot")[-1] == 10
+    assert set(steps_of(p, "snapshot")) | set(steps_of(p, "save-skipped")) == {3, 6, 9, 10}
+    assert json.loads((tmp_path / "snapshots/00000010/state.json").read_text()) == sum(range(10))
+    assert steps_of(p, "metrics") == list(range(1, 11))
+
+
+def test_a_slow_store_skips_saves_and_says_so_but_never_the_last(tmp_path, parent):
+    p = parent(answer=False)
+    trainer = SumTrainer()
+    thread = threading.Thread(target=run, args=(trainer, p, tmp_path))
+    thread.start()
+    while steps_of(p, "save-skipped") != [6, 9]:
+        threading.Event().wait(0.01)
+    assert steps_of(p, "snapshot") == [3]
+    p.answer = True
+    p.channel.send({"event": "save-over"})
+    thread.join()
+    wait_for_end(p)
+    assert steps_of(p, "snapshot") == [3, 10]
+
+
+def test_a_stop_ends_after_the_step_that_it_came_in_and_saves(tmp_path, parent):
+    p = parent()
+    trainer = SumTrainer(stop_at=4)
+    assert run(trainer, p, tmp_path, every=100, validate=5) == "stopped"
+    wait_for_end(p)
+    assert steps_of(p, "snapshot") == [5]
+    assert trainer.validated == [], "a stop leaves no time for pictures"
+
+
+def test_a_peers_stop_ends_all_ranks_after_the_same_step(tmp_path, parent):
+    """The flag of step 4 is read while step 5 runs: every rank reads the same and stops there."""
+    mains, others = parent(), parent()
+    assert run(SumTrainer(peer_stops_at=4), mains, tmp_path, every=100, ranks=2) == "stopped"
+    trainer = SumTrainer(peer_stops_at=4)
+    assert run(trainer, others, tmp_path / "other", every=100, ranks=2, main=False) == "stopped"
+    wait_for_end(mains)
+    wait_for_end(others)
+    assert steps_of(mains, "snapshot") == [6]
+    assert trainer.total == sum(range(6))
+    assert [m["event"] for m in others.messages] == ["end"], "only rank 0 saves and reports"
+
+
+def test_resuming_goes_on_from_the_step(tmp_path, parent):
+    p = parent()
+    trainer = SumTrainer(total=sum(range(6)))
+    assert run(trainer, p, tmp_path, start=6, every=4) == "finished"
+    wait_for_end(p)
+    assert set(steps_of(p, "snapshot")) == {8, 10}
+    assert trainer.total == sum(range(10))
+
+
+def test_validation_comes_before_the_save_of_its_step(tmp_path, parent):
+    p = parent()
+    trainer = SumTrainer()
+    run(trainer, p, tmp_path, every=5, validate=5)
+    wait_for_end(p)
+    assert trainer.validated == ["00000005", "00000010"]
+    order = [(m["event"], m["step"]) for m in p.messages if m["event"] in ("samples", "snapshot")]
+    assert order == [("samples", 5), ("snapshot", 5), ("samples", 10), ("snapshot", 10)]
+
+
+def test_a_full_scratch_costs_the_save_and_not_the_run(tmp_path, parent):
+    p = parent()
+    trainer = SumTrainer(fail_writing=OSError(28, "No space left on device"))
+    assert run(trainer, p, tmp_path, every=100) == "finished"
+    wait_for_end(p)
+    assert steps_of(p, "save-failed") == [10]
+    assert "No space left" in p.hear("save-failed")[0]["why"]
+
+
+def test_a_fault_in_writing_ends_the_run(tmp_path, parent):
+    with pytest.raises(KeyError, match="moment"):
+        run(SumTrainer(fail_writing=KeyError("moment")), parent(), tmp_path, every=5)
+
+
+def test_the_parents_death_is_noticed():
+    p = Parent()
+    gone = threading.Event()
+    Link(p.child, on_parent_gone=gone.set).start()
+    os.close(p.channel._write_fd)
+    assert gone.wait(10)
+    os.close(p.child._write_fd)
+    p.thread.join()
