@@ -20,24 +20,24 @@ from sdjob.store.base import ObjectStore
 from sdjob.store.open import open_store
 
 DEFAULT_KEEP = 3
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+VERBS = {
+    "list": "every commit of a run, oldest first",
+    "verify": "read every byte of what could be restored; exit 78 where anything is damaged",
+    "prune": "retire all but the newest commits and delete what nothing names any more",
+}
 COLUMNS = ("slot", "step", "epoch", "time", "size", "state", "digest")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="checkpoints_verb", required=True, metavar="list|verify|prune")
-    for name, meaning in (
-        ("list", "every commit of a run, oldest first"),
-        ("verify", "read every byte of what could be restored; exit 78 where anything is damaged"),
-        ("prune", "retire all but the newest commits and delete what nothing names any more"),
-    ):
+    for name, meaning in VERBS.items():
         verb = verbs.add_parser(name, help=meaning, description=meaning)
         verb.add_argument("place", metavar="PLACE", help="the job's checkpoint.to")
         verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
-        if name == "prune":
-            verb.add_argument(
-                "--keep", type=_count, default=DEFAULT_KEEP, metavar="N", help="how many stay (default: %(default)s)"
-            )
-            verb.add_argument("--take-over", action="store_true", help="even if an attempt may be running: it stops with exit 76")
+    prune = verbs.choices["prune"]
+    prune.add_argument("--keep", type=_count, default=DEFAULT_KEEP, metavar="N", help="how many stay (default: %(default)s)")
+    prune.add_argument("--take-over", action="store_true", help="even if an attempt may be running: it stops with exit 76")
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
@@ -52,7 +52,8 @@ def execute(args: argparse.Namespace, *, log: Log) -> int:
 
 
 def list_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool) -> int:
-    history = existing_history(CommitLog(store, clock=clock, log=log))
+    history = CommitLog(store, clock=clock, log=log).replay()
+    refuse_empty(history, place=store.uri)
     if as_json:
         done = history.done.step if history.done else None
         print(
@@ -68,24 +69,26 @@ def list_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool) -
 
 def verify_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool) -> int:
     """Exit 78 where anything is damaged, even if an older commit is whole: a script that deletes a backup asks just this."""
-    commits = CommitLog(store, clock=clock, log=log)
-    existing_history(commits)
-    report = verify(commits)
+    report = verify(CommitLog(store, clock=clock, log=log))
+    refuse_empty(report.history, place=store.uri)
     print(json.dumps(report_fields(report), indent=1) if as_json else "\n".join(report_lines(report)))
     return 0 if report.is_whole else UnsoundError.exit_code
 
 
 def prune_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool, keep: int, take_over: bool) -> int:
     commits = CommitLog(store, clock=clock, log=log, keep=keep)
-    history = existing_history(commits)
+    history = commits.replay()
+    refuse_empty(history, place=store.uri)
     if not take_over:
         refuse_running(history, store=store)
     claim = commits.claim(attempt="checkpoints prune", host=socket.gethostname())
     ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock)
     ledger.event("start", verb="checkpoints prune")
-    steps = commits.prune()
-    ledger.event("end", verb="checkpoints prune", retired_steps=steps)
-    ledger.flush()
+    try:
+        steps = commits.prune()
+    finally:  # ended either way: the next prune need not take over from this one
+        ledger.event("end", verb="checkpoints prune")
+        ledger.flush()
     kept = sorted(commit.step for commit in commits.replay().live)
     if as_json:
         print(json.dumps({"place": store.uri, "retired_steps": steps, "kept_steps": kept}, indent=1))
@@ -94,12 +97,10 @@ def prune_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool, 
     return 0
 
 
-def existing_history(commits: CommitLog) -> History:
-    """The run's log; MissingError where the place holds no run."""
-    history = commits.replay()
+def refuse_empty(history: History, *, place: str) -> None:
+    """MissingError where the place holds no run."""
     if not history.slots:
-        raise MissingError("there is no run in this place.", where=commits.uri, next_step="Name the job's checkpoint.to.")
-    return history
+        raise MissingError("there is no run in this place.", where=place, next_step="Name the job's checkpoint.to.")
 
 
 def refuse_running(history: History, *, store: ObjectStore) -> None:
@@ -115,6 +116,15 @@ def refuse_running(history: History, *, store: ObjectStore) -> None:
         where=store.uri,
         next_step="Wait for it, or pass --take-over, which stops it with exit 76.",
     )
+
+
+def history_fields(history: History, *, place: str) -> dict[str, Any]:
+    return {
+        "place": place,
+        "done_step": history.done.step if history.done else None,
+        "commits": [commit_fields(commit) for commit in history.commits],
+        "damaged_slots": [slot.number for slot in history.damaged],
+    }
 
 
 def commit_fields(commit: LoggedCommit) -> dict[str, Any]:
@@ -156,14 +166,8 @@ def report_lines(report: Report) -> list[str]:
 
 
 def readable_size(size_bytes: int) -> str:
-    size, unit = float(size_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            break
-        size /= 1024
-    else:
-        unit = "TiB"
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+    exponent = min(max(size_bytes.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    return f"{size_bytes} B" if exponent == 0 else f"{size_bytes / 1024**exponent:.1f} {UNITS[exponent]}"
 
 
 def utc(time_s: float) -> str:

@@ -118,7 +118,7 @@ class LocalStore:
     def _place(self, key: str, *, fill: Callable[[BinaryIO], None], publish: Callable[[Path, Path], None]) -> None:
         """Writes aside, then gives the file its name: the name appears with all of its bytes on the disk, or not at all."""
         final = self._path(key)
-        with _errors_of(self._where(key)):
+        with _errors_of(self._where(key), may_miss=False):
             aside = self._aside()
             try:
                 with aside.open("xb") as file:
@@ -203,10 +203,13 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _errors_of(where: str) -> Generator[None, None, None]:
+def _errors_of(where: str, *, may_miss: bool = True) -> Generator[None, None, None]:
+    """may_miss: whether "no such file" is an answer about the object; to a write it is trouble like any other."""
     try:
         yield
     except OSError as error:
+        if error.errno in MISSING and may_miss:
+            raise ObjectMissingError("there is no such object.", where=where) from error
         raise _store_error(error, where=where) from error
 
 
@@ -220,8 +223,6 @@ def _scratch_errors(path: Path) -> Generator[None, None, None]:
 
 
 def _store_error(error: OSError, *, where: str) -> SdjobError:
-    if error.errno in MISSING:
-        return ObjectMissingError("there is no such object.", where=where)
     if error.errno in DENIED:
         return ObjectDeniedError(f"the file system refuses: {error.strerror}.", where=where)
     if error.errno in TRANSIENT:
