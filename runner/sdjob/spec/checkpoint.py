@@ -1,10 +1,15 @@
 """`validation`, `checkpoint` and `publish`: what leaves a run, and how often."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from sdjob.spec.part import Part
+
+
+def without_default(schema: dict[str, Any]) -> None:
+    """The default is derived from other fields, so that the schema has none to show."""
+    del schema["default"]
 
 
 class ValidationSpec(Part):
@@ -25,7 +30,7 @@ class ValidationSpec(Part):
 class CheckpointSpec(Part):
     """Where the run's state is committed, how often, and how much of it is kept."""
 
-    to: str = ""
+    to: str = Field(default="", json_schema_extra=without_default)
     """A place: file, s3 or gs; absent: runs/NAME below the working directory."""
     every_steps: int | None = Field(default=500, ge=1)
     """Commit at every multiple of so many optimizer steps; the last step is always committed."""

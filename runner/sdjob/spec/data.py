@@ -1,6 +1,6 @@
 """`data`: which pictures and captions, and how a picture becomes a training sample."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field
 
@@ -21,10 +21,10 @@ class Resolution(Part):
     """Pixels, a multiple of 8, at least 64."""
 
 
-def square(value: Any) -> Any:
+def square(value: Any) -> "dict[str, Any] | Resolution":
     """The shorthand `512` as `{width: 512, height: 512}`; anything else as it is, for the model to judge."""
     if isinstance(value, dict | Resolution):
-        return value
+        return cast("dict[str, Any] | Resolution", value)
     return {"width": value, "height": value}
 
 

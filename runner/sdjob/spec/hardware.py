@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sdjob.core.errors import UsageError
+from sdjob.spec.nvidia import IN_THE_CLOUDS, NAMES, WITHOUT_BF16
 from sdjob.spec.problems import listed, nearest_name
 from sdjob.spec.tpu import GENERATIONS, Generation, num_chips
 
@@ -13,21 +14,6 @@ KnownPrecision = Literal["fp32", "bf16", "fp16"]
 SPELLINGS = "cpu[:N], nvidia-NAME[:per node], tpu-GEN:TOPOLOGY[@Nt]"
 MOST_CPU_PROCESSES = 256
 MOST_GPUS_PER_NODE = 16
-
-# bf16 came with Ampere, compute capability 8.0: https://docs.nvidia.com/cuda/cuda-c-programming-guide (arithmetic instructions)
-WITHOUT_BF16 = (
-    "k80 m40 m60 p4 p40 p100 v100 t4 "
-    "gtx-1060 gtx-1070 gtx-1080 gtx-1080-ti titan-v titan-rtx rtx-2060 rtx-2070 rtx-2080 rtx-2080-ti rtx-4000 rtx-5000 rtx-6000"
-).split()
-WITH_BF16 = (
-    "a2 a10 a10g a16 a30 a40 a100 a100-40gb a100-80gb l4 l40 l40s h100 h100-80gb h100-mega-80gb h200 h200-141gb gh200 b200 b300 gb200 gb300 "
-    "rtx-a2000 rtx-a4000 rtx-a4500 rtx-a5000 rtx-a6000 rtx-4000-ada rtx-5000-ada rtx-6000-ada rtx-pro-6000 "
-    "rtx-3050 rtx-3060 rtx-3060-ti rtx-3070 rtx-3070-ti rtx-3080 rtx-3080-ti rtx-3090 rtx-3090-ti "
-    "rtx-4050 rtx-4060 rtx-4060-ti rtx-4070 rtx-4070-ti rtx-4080 rtx-4090 rtx-5060 rtx-5070 rtx-5080 rtx-5090"
-).split()
-IN_THE_CLOUDS = (
-    "t4, v100, p100, l4, l40s, a10g, a100, a100-80gb, h100-80gb, h100-mega-80gb, h200-141gb, b200, and NVIDIA's other names"
-)
 
 
 @dataclass(frozen=True)
@@ -84,12 +70,11 @@ def count_of(text: str, *, most: int) -> int:
 def gpu(text: str) -> Accelerator:
     count = count_of(text, most=MOST_GPUS_PER_NODE)
     name = text.partition(":")[0].removeprefix("nvidia").removeprefix("-")
-    known = [*WITH_BF16, *WITHOUT_BF16]
-    if text.startswith("nvidia-") and name not in known:
-        near = nearest_name(name, among=known)
+    if text.startswith("nvidia-") and name not in NAMES:
+        near = nearest_name(name, among=NAMES)
         hint = f"; did you mean 'nvidia-{near}'?" if near else ""
         raise UsageError(
-            f"'{name}' is no NVIDIA accelerator that sdjob knows; allowed: {IN_THE_CLOUDS}, "
+            f"'{name}' is no NVIDIA accelerator that sdjob knows; allowed: {IN_THE_CLOUDS}, other names of NVIDIA's, "
             f"or leave run.accelerator out to use what the machine has{hint}"
         )
     return Accelerator("nvidia", name or None, count)

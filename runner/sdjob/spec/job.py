@@ -11,6 +11,9 @@ from sdjob.spec.run import RunSpec
 from sdjob.spec.train import TrainSpec
 
 LONGEST_NAME = 40  # of 63 in a DNS label: host names of gangs add the rest
+NAME = rf"^[a-z0-9]([a-z0-9-]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?$"
+# Editors see the file before variables are filled in.
+NAME_OR_VARIABLE = rf"{NAME}|\$\{{[A-Za-z_][A-Za-z0-9_]*\}}"
 
 
 class ModelSpec(Part):
@@ -29,9 +32,9 @@ class ModelSpec(Part):
 class JobSpec(Part):
     """One fine-tuning job of Stable Diffusion."""
 
-    apiVersion: Literal["sdjob/v1"]  # noqa: N815  as Kubernetes spells it
+    apiVersion: Literal["sdjob/v1"]
     """The version of this format."""
-    name: str = Field(pattern=rf"^[a-z0-9]([a-z0-9-]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?$")
+    name: str = Field(pattern=NAME, json_schema_extra={"pattern": NAME_OR_VARIABLE})
     """A DNS label: at most 40 small letters, digits and hyphens, with a letter or digit at both ends."""
     model: ModelSpec
     """The model that is fine-tuned."""

@@ -56,12 +56,13 @@ def content_of(path: Path) -> bytes:
 
 
 def checked(document: Document) -> JobSpec:
-    if not isinstance(document.data, dict):
-        found = "is empty" if document.data is None else "is not a mapping of fields"
+    data: Any = document.data
+    if not isinstance(data, dict):
+        found = "is empty" if data is None else "is not a mapping of fields"
         document.problems.append(Problem(document.source, 1, "", f"the file {found}; `sdjob init PATH` writes one to start from"))
         raise JobFileError(document.problems)
     known_bad = frozenset(split_path(problem.path) for problem in document.problems if problem.path)
-    result = mended(cast("dict[str, Any]", document.data))
+    result = mended(cast("dict[str, Any]", data))
     findings = [finding for finding in result.findings if finding.path not in known_bad]
     findings += sensible(result, known_bad=known_bad)
     problems = [*document.problems, *(problem_of(finding, document=document) for finding in findings)]
@@ -111,7 +112,7 @@ class PlainDumper(yaml.SafeDumper):
 
 def represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     quoted = not isinstance(plain_scalar(text), str)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
+    return cast("Any", dumper).represent_scalar("tag:yaml.org,2002:str", text, style='"' if quoted else None)
 
 
 PlainDumper.add_representer(str, represent_text)

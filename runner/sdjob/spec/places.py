@@ -11,7 +11,10 @@ from sdjob.spec.problems import nearest_name
 
 Scheme = Literal["file", "s3", "gs", "hf"]
 HubKind = Literal["datasets", "models"]
-FORMS = "allowed: hf://[datasets/|models/]owner/name[@revision], s3://bucket/prefix, gs://bucket/prefix, file:///path, /path, or a relative path"
+FORMS = (
+    "allowed: hf://[datasets/|models/]owner/name[@revision], s3://bucket/prefix, gs://bucket/prefix, "
+    "file:///path, /path, or a relative path"
+)
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html; Google's names may hold underscores too
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]")

@@ -4,7 +4,6 @@ A release that learns one of these takes its lines out here.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from sdjob.spec.complete import ANYWHERE
 from sdjob.spec.hardware import parse_accelerator

@@ -48,7 +48,7 @@ def cubes(*, most_chips: int) -> dict[str, tuple[int, ...]]:
         if a * b * b <= most_chips
         for c in range(b, min(64, most_chips // (a * b)) + 1, 4)
     ]
-    return {shape: (4,) for shape in (*FEW_CUBES, *large)}
+    return dict.fromkeys((*FEW_CUBES, *large), (4,))
 
 
 GENERATIONS = {

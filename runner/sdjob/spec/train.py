@@ -53,7 +53,7 @@ class ScheduleSpec(Part):
     power: float = Field(default=1.0, gt=0)
     """Exponent of polynomial."""
     step_rules: str | None = None
-    """Multiples of the learning rate for piecewise_constant, as "1:10,0.1:20,0.01": 1 before step 10, 0.1 before step 20, then 0.01."""
+    """Multiples of the rate for piecewise_constant, as in "1:10,0.1:20,0.01": 1 up to step 10, 0.1 up to 20, then 0.01."""
 
 
 class LoraSpec(Part):
@@ -65,7 +65,7 @@ class LoraSpec(Part):
     """The update is scaled by alpha / rank; absent: as `rank`."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """The share of a LoRA layer's inputs that are dropped in training."""
-    targets: tuple[str, ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
     """Ends of the names of the UNet's modules that get LoRA layers."""
 
 

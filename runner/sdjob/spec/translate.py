@@ -26,13 +26,13 @@ SENTENCES: dict[str, Sentence] = {
     "too_long": lambda context, _: f"must have {context['max_length']} items, not more",
     "too_short": lambda context, _: f"must have at least {context['min_length']} item(s)",
     "model_type": lambda _, given: f"must be a mapping of fields, not {given}",
-    "literal_error": lambda _, given: f"{given} is not allowed",
-    "greater_than": lambda context, given: f"must be above {context['gt']}, not {given}",
-    "greater_than_equal": lambda context, given: f"must be at least {context['ge']}, not {given}",
-    "less_than": lambda context, given: f"must be below {context['lt']}, not {given}",
-    "less_than_equal": lambda context, given: f"must be at most {context['le']}, not {given}",
+    "literal_error": lambda _, given: f"{given.removeprefix('the text ')} is not allowed",
+    "greater_than": lambda context, given: f"must be above {context['gt']:g}, not {given}",
+    "greater_than_equal": lambda context, given: f"must be at least {context['ge']:g}, not {given}",
+    "less_than": lambda context, given: f"must be below {context['lt']:g}, not {given}",
+    "less_than_equal": lambda context, given: f"must be at most {context['le']:g}, not {given}",
     "multiple_of": lambda context, given: f"must be a multiple of {context['multiple_of']}, not {given}",
-    "string_pattern_mismatch": lambda _, given: f"{given} is not allowed",
+    "string_pattern_mismatch": lambda _, given: f"{given.removeprefix('the text ')} is not allowed",
     "extra_forbidden": lambda _context, _given: "there is no such field",
     "missing": lambda _context, _given: "is required",
 }
@@ -72,11 +72,19 @@ def advice(kind: str, *, path: FieldPath, value: Any, context: Context) -> tuple
         return listed(name.lower() if name in {"True", "False"} else name for name in names), nearest_name(
             str(value), among=names
         )
-    if kind in {"missing", "string_pattern_mismatch"}:
+    if kind == "missing":
         return description(path), None
+    if kind == "string_pattern_mismatch":
+        return f"allowed: {description(path)}", None
     if kind == "model_type":
         return listed(part_at(path).model_fields), None
     return "", None
+
+
+def choices(context: Context) -> list[str]:
+    """The values of a Literal, from pydantic's "'auto', True or False"."""
+    names = [name.strip("'") for name in str(context["expected"]).replace(" or ", ", ").split(", ")]
+    return [name.lower() if name in {"True", "False"} else name for name in names]
 
 
 def within(location: tuple[int | str, ...], *, data: Any) -> FieldPath:
@@ -137,7 +145,12 @@ def part_in(annotation: Any) -> type[Part] | None:
 def description(path: FieldPath) -> str:
     """The field's own text, as a clause."""
     text = part_at(path[:-1]).model_fields[str(path[-1])].description or ""
-    return text.rstrip(".")
+    return decapitalised(text.rstrip("."))
+
+
+def decapitalised(text: str) -> str:
+    """`A DNS label` as it stands within a sentence."""
+    return text[:1].lower() + text[1:]
 
 
 def elsewhere(name: str) -> str | None:

@@ -24,7 +24,7 @@ class NodeLoader(yaml.SafeLoader):
         """Line and name of every tag in the text."""
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event = cast("yaml.Event", self.peek_event())  # pyright: ignore[reportUnknownMemberType]  PyYAML's stubs leave it open
         tag = cast("str | None", getattr(event, "tag", None))
         if tag is not None:
             self.tag_lines.append((event.start_mark.line + 1, tag))

@@ -1,7 +1,42 @@
-from collections.abc import Iterator
+"""The table of the rules about combinations. Each takes a job and yields what is wrong, with the fields that it looked at."""
+
+from collections.abc import Callable, Iterator
+
 from sdjob.spec.job import JobSpec
 from sdjob.spec.problems import Finding
+from sdjob.spec.sense import encoders, kernels, length, machines, output, pictures, places
+
+Rule = Callable[[JobSpec], Iterator[Finding]]
+
+RULES: tuple[Rule, ...] = (
+    places.are_places,
+    places.revisions,
+    places.hub_kinds,
+    places.checkpoint_is_no_repository,
+    places.apart,
+    pictures.columns,
+    pictures.buckets,
+    length.one_length,
+    length.warmup,
+    length.schedule_extras,
+    length.step_rules,
+    machines.accelerator,
+    machines.counts,
+    machines.batch,
+    machines.kubernetes,
+    kernels.backend,
+    kernels.precision,
+    kernels.attention,
+    kernels.optimizer,
+    encoders.lora_block,
+    encoders.text_encoder,
+    encoders.cache,
+    output.commits,
+    output.publishing,
+    output.trackers,
+)
 
 
 def findings_about(job: JobSpec) -> Iterator[Finding]:
-    return iter(())
+    for rule in RULES:
+        yield from rule(job)

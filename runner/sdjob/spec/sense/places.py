@@ -1,0 +1,91 @@
+"""Places, and which of them must differ."""
+
+from collections.abc import Iterator
+
+from sdjob.core.errors import UsageError
+from sdjob.spec.complete import ANYWHERE
+from sdjob.spec.job import JobSpec
+from sdjob.spec.places import HubKind, Place, parse_place
+from sdjob.spec.problems import Finding, at, dotted
+
+
+def named_places(job: JobSpec) -> dict[str, str]:
+    """Every place that the job names, by its field."""
+    named = {
+        "model.source": job.model.source,
+        "model.vae": job.model.vae,
+        "data.source": job.data.source,
+        "data.prior.source": job.data.prior.source if job.data.prior else None,
+        "train.init_from": job.train.init_from,
+        "checkpoint.to": job.checkpoint.to if "to" in job.checkpoint.model_fields_set else f"runs/{job.name}",
+        **{f"publish.{number}.to": target.to for number, target in enumerate(job.publish)},
+        "run.scratch": job.run.scratch,
+    }
+    return {field: text for field, text in named.items() if text is not None}
+
+
+def known_places(job: JobSpec) -> dict[str, Place]:
+    """Those that are places at all."""
+    known: dict[str, Place] = {}
+    for field, text in named_places(job).items():
+        try:
+            known[field] = parse_place(text, base=ANYWHERE)
+        except UsageError:
+            continue  # `are_places` below reports it
+    return known
+
+
+def are_places(job: JobSpec) -> Iterator[Finding]:
+    for field, text in named_places(job).items():
+        try:
+            place = parse_place(text, base=ANYWHERE)
+        except UsageError as error:
+            yield Finding(at(field), str(error))
+            continue
+        if field == "run.scratch" and place.scheme != "file":
+            yield Finding(
+                at(field), f"'{text}' is not a folder of the machine that trains", "allowed: an absolute or a relative path"
+            )
+
+
+def revisions(job: JobSpec) -> Iterator[Finding]:
+    known = known_places(job)
+    for name, part in {"model": job.model, "data": job.data}.items():
+        place, path = known.get(f"{name}.source"), at(f"{name}.revision")
+        if place is None or part.revision is None or "revision" not in part.model_fields_set:
+            continue
+        if place.revision is not None:
+            what = f"the source names a revision too: @{place.revision}"
+            yield Finding(path, what, "take one of them out", reads=(at(f"{name}.source"),))
+        elif place.scheme != "hf":
+            yield Finding(path, "only hf:// sources have revisions", "take it out", reads=(at(f"{name}.source"),))
+
+
+def hub_kinds(job: JobSpec) -> Iterator[Finding]:
+    for field, place in known_places(job).items():
+        wanted: HubKind = "datasets" if field.startswith("data.") else "models"
+        if place.hub_kind not in {None, wanted}:
+            yield Finding(
+                at(field), f"hf://{place.hub_kind}/... stands where a place of {wanted} is needed", f"write hf://{place.name}"
+            )
+
+
+def checkpoint_is_no_repository(job: JobSpec) -> Iterator[Finding]:
+    place = known_places(job).get("checkpoint.to")
+    if place and place.scheme == "hf":
+        what = "the Hub cannot hold checkpoints: publish there, or set publish[].every_steps"
+        yield Finding(at("checkpoint.to"), what, "allowed: s3://bucket/prefix, gs://bucket/prefix, or a folder")
+
+
+def apart(job: JobSpec) -> Iterator[Finding]:
+    """What is written must not be what is read, or what is written under another name."""
+    first: dict[tuple[str, str, str], str] = {}
+    for field, place in known_places(job).items():
+        written = field == "checkpoint.to" or field.startswith("publish.")
+        key = (place.scheme, place.name, place.prefix)
+        if written and key in first:
+            yield Finding(
+                at(field), f"is the same place as {first[key]}", "each needs a place of its own", reads=(at(first[key]),)
+            )
+        elif field != "run.scratch":
+            first.setdefault(key, dotted(at(field)))
