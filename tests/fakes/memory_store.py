@@ -68,8 +68,7 @@ class MemoryStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         checked_prefix(prefix)
-        keys = self._call("list", prefix, lambda: self.relist([key for key in self.objects if key.startswith(prefix)]))
-        return iter([ObjectInfo(key, len(self.objects[key])) for key in keys])
+        return iter(self._call("list", prefix, lambda: self._infos(prefix)))
 
     def stat(self, key: str) -> ObjectInfo | None:
         checked_key(key)
@@ -83,6 +82,10 @@ class MemoryStore:
         if checked_key(key) not in self.objects:
             raise ObjectMissingError("there is no such object.", where=key)
         return self.damage(key, self.objects[key])
+
+    def _infos(self, prefix: str) -> "list[ObjectInfo]":
+        keys = self.relist([key for key in self.objects if key.startswith(prefix)])
+        return [ObjectInfo(key, len(self.objects[key])) for key in keys]
 
     def _put(self, key: str, data: bytes) -> None:
         self.objects[checked_key(key)] = data
@@ -101,9 +104,11 @@ class MemoryStore:
         try:
             for hook in self.before:
                 hook(call)
-            result = action()
-            for hook in self.after:
-                hook(call)
+            try:
+                result = action()
+            finally:  # a 404 is a reply too
+                for hook in self.after:
+                    hook(call)
         except Crash:
             self._crashed = True
             raise

@@ -15,7 +15,7 @@ from sdjob.ckpt.slot import ClaimSlot, decode, slot_key
 from sdjob.core.log import Log
 from sdjob.store.base import ObjectStore
 
-STEPS = (10, 20, 30, 40)
+STEPS = (10, 20, 30)
 
 
 def quiet_log() -> Log:

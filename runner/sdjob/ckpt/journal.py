@@ -31,16 +31,18 @@ class Journal:
     def replay(self) -> History:
         """Reads the whole log anew. Raises UnsoundError where a slot is missing; only an empty place yields an empty history.
 
-        Hint and listing come first and are only ever evidence that slots exist. What exists is decided by reading each
-        number up to the first that is absent, so a listing that is late, short or falsely empty cannot hide a slot.
+        Hint and listings come first, so that all they show was there before the reading began. They are only ever evidence
+        that slots exist: each number is read up to the first that is absent, and no listing that is late, short or falsely
+        empty can hide a slot.
         """
         named = [self._hinted(), *(slot_number(key) for key in self._store.keys("log/"))]
         last_named = max((number for number in named if number is not None), default=-1)
+        has_blobs = last_named < 0 and bool(self._store.keys("blob/"))
         self.history = History()
         self.catch_up()
         if self.history.head < last_named:
             raise self._gap(last_named)
-        if not self.history.slots and self._store.keys("blob/"):
+        if has_blobs and not self.history.slots:
             raise UnsoundError("there are blobs of a run, but its log is gone.", where=self._store.uri, next_step=LIFECYCLE + ".")
         return self.history
 
@@ -59,6 +61,8 @@ class Journal:
         """
         nonce = self._new_nonce()
         while True:
+            if holder is not None:  # before each try: what raised once must go on to raise, whoever calls again
+                self.require_holder(holder)
             epoch = holder.epoch if holder else self.history.epoch_bound + 1
             number, time_s = self.history.next_number, round(self._clock.unix_s(), 3)
             slot = draft(Stamp(number=number, epoch=epoch, nonce=nonce, time_s=time_s))
@@ -67,8 +71,6 @@ class Journal:
                 self._write_hint()
                 return slot
             self.catch_up()
-            if holder is not None:
-                self.require_holder(holder)
 
     def require_holder(self, claim: ClaimSlot) -> None:
         """FencedError where the history holds a newer claim; UnsoundError where a damaged slot might have been one."""

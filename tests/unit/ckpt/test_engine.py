@@ -1,0 +1,486 @@
+"""The commit log: one attempt's life, two attempts' quarrel, replies that are lost."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from fakes.clock import FakeClock
+from fakes.memory_store import MemoryStore, busy, fail
+from fakes.runs import check_invariants, commit_log, digest_of, play, quiet_log, read_slots, snapshot
+from sdjob.ckpt.slot import ClaimSlot, CommitSlot, slot_key
+from sdjob.core.errors import FencedError, MissingError, SdjobError, StorageError, UnsoundError
+from sdjob.store.base import ObjectDeniedError, TransientStoreError
+from sdjob.store.local import LocalStore
+
+FACTS = {"loss": 0.25, "grad_norm": 1.5, "identity": {"hash": "x"}}
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def held(store: MemoryStore, *, attempt: str = "1", host: str = "pod-a", **settings: object):
+    log = commit_log(store, **settings)
+    log.claim(attempt=attempt, host=host)
+    return log
+
+
+def save(log, folder: Path, *steps: int):
+    return [log.commit(snapshot(folder / "states", step=step), step=step, facts=FACTS) for step in steps][-1]
+
+
+def kinds(store: MemoryStore) -> list[str]:
+    return [slot.kind for slot in read_slots(store.objects)]
+
+
+class TestOneAttempt:
+    def test_a_fresh_run_has_nothing_to_restore(self, store, tmp_path):
+        assert held(store).restore(tmp_path / "r") is None
+
+    def test_on_a_folder_the_whole_way(self, tmp_path):
+        digest = play(commit_log(LocalStore(tmp_path / "place")), tmp_path, acknowledged=[])
+        again = commit_log(LocalStore(tmp_path / "place"))
+        history = again.replay()
+        assert history.done.digest == digest
+        assert history.ends_in_done
+        again.claim(attempt="2", host="h")
+        assert again.restore(tmp_path / "r").digest == digest
+
+    def test_what_was_committed_is_restored(self, store, tmp_path):
+        commit = save(held(store), tmp_path, 10, 20)
+        restored = held(store).restore(tmp_path / "r")
+        assert (restored.step, restored.digest, restored.slot) == (20, commit.digest, commit.slot)
+        assert restored.digest == digest_of(20, folder=tmp_path / "states")
+        assert restored.manifest.facts == FACTS
+        for path in snapshot(tmp_path / "states", step=20).iterdir():
+            assert (restored.folder / path.name).read_bytes() == path.read_bytes()
+
+    def test_other_files_are_stored_but_do_not_count(self, store, tmp_path):
+        folder = snapshot(tmp_path / "states", step=10)
+        plain = digest_of(10, folder=tmp_path / "states")
+        (folder / "note.txt").write_text("hello")
+        log = held(store)
+        assert log.commit(folder, step=10, facts={}).digest == plain
+        assert (log.restore(tmp_path / "r").folder / "note.txt").read_text() == "hello"
+
+    def test_seconds_and_bytes_are_told(self, store, tmp_path):
+        clock = FakeClock()
+        store.before.append(lambda call: clock.advance(1.0))
+        log = held(store, clock=clock)
+        calls = len(store.calls)
+        first = save(log, tmp_path, 10)
+        assert first.seconds == len(store.calls) - calls
+        sent = sum(len(data) for key, data in store.objects.items() if key.startswith("blob/"))
+        assert first.uploaded_bytes == sent
+
+    def test_an_equal_file_travels_once(self, store, tmp_path):
+        log = held(store)
+        save(log, tmp_path, 10, 20, 30)
+        assert sum(call.method == "write_file" for call in store.calls) == 1 + 2 * 3
+
+    def test_a_new_epoch_reuses_what_was_kept_at_its_claim(self, store, tmp_path):
+        save(held(store), tmp_path, 10)
+        other = store.client()
+        save(held(other), tmp_path, 20)
+        assert sum(call.method == "write_file" for call in other.calls) == 2
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_blobs_of_torn_commits_of_others_are_not_reused(self, store, tmp_path):
+        first = held(store)
+        store.before.append(fail(StorageError("disk"), method="create"))
+        with pytest.raises(StorageError):
+            save(first, tmp_path, 10)
+        save(held(store.client()), tmp_path, 10)
+        assert all(
+            file.blob.startswith("blob/2/")
+            for c in commit_log(store).replay().live
+            for file in first.manifest_of(c).files.values()
+        )
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "nan", True])
+    @pytest.mark.parametrize("name", ["loss", "grad_norm"])
+    def test_what_is_not_finite_is_never_committed(self, store, tmp_path, name, value):
+        log = held(store)
+        with pytest.raises(UnsoundError, match=f"{name} is .* at step 10"):
+            log.commit(snapshot(tmp_path, step=10), step=10, facts={**FACTS, name: value})
+        assert not any(key.startswith("blob/") for key in store.objects)
+
+    def test_writing_without_a_claim_is_refused(self, store, tmp_path):
+        log = commit_log(store)
+        for call in (lambda: save(log, tmp_path, 10), log.prune, log.still_owner, lambda: log.restore(tmp_path)):
+            with pytest.raises(SdjobError, match="claim the run first"):
+                call()
+
+    def test_a_snapshot_that_is_not_there(self, store, tmp_path):
+        with pytest.raises(SdjobError, match="folder of readable files"):
+            held(store).commit(tmp_path / "never", step=1, facts={})
+
+    def test_finish_names_the_newest_commit_or_nothing(self, store, tmp_path):
+        log = held(store)
+        commit = save(log, tmp_path, 10)
+        for step, digest in ((20, commit.digest), (10, "0" * 64)):
+            with pytest.raises(SdjobError, match="newest commit"):
+                log.finish(step=step, digest=digest, published=[])
+        log.finish(step=10, digest=commit.digest, published=["hf://me/it"])
+        assert log.replay().done.published == ("hf://me/it",)
+        assert kinds(store)[-1] == "done"
+
+    def test_a_done_run_is_opened_again_by_more_steps(self, store, tmp_path):
+        play(commit_log(store), tmp_path, acknowledged=[], steps=(10, 20))
+        play(commit_log(store), tmp_path, acknowledged=[], steps=(10, 20, 30))
+        history = check_invariants(store.objects, folder=tmp_path)
+        assert history.done.step == 30
+        assert kinds(store).count("done") == 2
+
+    def test_slots_are_small(self, store, tmp_path):
+        play(commit_log(store), tmp_path, acknowledged=[])
+        assert all(len(data) <= 2048 for key, data in store.objects.items() if key.startswith("log/"))
+
+
+class TestFencing:
+    @pytest.mark.parametrize("act", ["commit", "prune", "finish", "still_owner", "restore"])
+    def test_a_zombie_writes_nothing_more(self, store, tmp_path, act):
+        zombie = held(store, keep=1)
+        digest = save(zombie, tmp_path, 10, 20).digest
+        if act == "restore":  # it writes only where it finds damage
+            key = next(f.blob for f in zombie.manifest_of(zombie.replay().live[0]).files.values())
+            store.objects[key] = b"damaged"
+        clock = FakeClock(unix_s=1_700_000_000.0)
+        commit_log(store.client(), clock=clock).claim(attempt="7", host="pod-b")
+        before = dict(store.objects)
+        acts = {
+            "commit": lambda: save(zombie, tmp_path, 30),
+            "prune": zombie.prune,
+            "finish": lambda: zombie.finish(step=20, digest=digest, published=[]),
+            "still_owner": zombie.still_owner,
+            "restore": lambda: zombie.restore(tmp_path / "r"),
+        }
+        with pytest.raises(FencedError, match=r"Attempt 7 on host pod-b .*2023-11-14 22:13:20 UTC") as caught:
+            acts[act]()
+        assert caught.value.exit_code == 76
+        changed = {key for key in store.objects if before.get(key) != store.objects[key]}
+        assert all(key.startswith("blob/1/") for key in changed)
+        assert set(before) <= set(store.objects)
+
+    def test_a_zombie_that_tries_again_is_fenced_again(self, store, tmp_path):
+        zombie = held(store)
+        held(store.client(), attempt="2")
+        for _ in range(3):
+            with pytest.raises(FencedError):
+                save(zombie, tmp_path, 10)
+        assert kinds(store) == ["claim", "claim"]
+
+    def test_the_newest_winner_is_named(self, store, tmp_path):
+        zombie = held(store)
+        held(store.client(), attempt="2")
+        held(store.client(), attempt="3", host="pod-c")
+        with pytest.raises(FencedError, match="Attempt 3 on host pod-c"):
+            save(zombie, tmp_path, 10)
+
+    def test_a_claim_takes_the_next_slot_when_it_loses_a_race(self, store):
+        late = store.client()
+        raced = []
+
+        def race(call):
+            if call.method == "create" and not raced:
+                raced.append(held(store, attempt="first"))
+
+        late.before.append(race)
+        claim = commit_log(late).claim(attempt="second", host="pod-b")
+        assert claim.epoch == 2
+        assert [c.attempt for c in claim.history.claims] == ["first", "second"]
+
+    def test_a_claim_sees_what_was_committed_while_it_was_made(self, store, tmp_path):
+        first, late = held(store), store.client()
+        raced = []
+
+        def race(call):
+            if call.method == "create" and not raced:
+                raced.append(save(first, tmp_path, 10))
+
+        late.before.append(race)
+        log = commit_log(late)
+        claim = log.claim(attempt="second", host="pod-b")
+        assert [commit.step for commit in claim.history.live] == [10]
+        assert log.restore(tmp_path / "r").step == 10
+
+    def test_a_zombie_pruner_deletes_nothing_between_two_batches(self, store, tmp_path):
+        zombie = held(store, keep=1)
+        save(zombie, tmp_path, 10, 20)
+        blobs = {key for key in store.objects if key.startswith("blob/")}
+        store.after.append(
+            lambda call: (
+                commit_log(MemoryStore(store.objects)).claim(attempt="2", host="h")
+                if (call.method, call.key) == ("create", slot_key(3))
+                else None
+            )
+        )
+        with pytest.raises(FencedError):
+            zombie.prune()
+        assert blobs <= set(store.objects)
+
+
+class TestLostReplies:
+    def test_exactly_one_commit_when_the_retry_is_refused(self, store, tmp_path):
+        log = held(store)
+        store.after.append(fail(busy(), method="create", key="log/"))
+        save(log, tmp_path, 10)
+        save(log, tmp_path, 20)
+        assert kinds(store) == ["claim", "commit", "commit"]
+
+    def test_exactly_one_claim(self, store):
+        store.after.append(fail(busy(), method="create", key="log/"))
+        assert held(store).replay().epoch == 1
+        assert kinds(store) == ["claim"]
+
+    def test_a_commit_that_landed_after_all_retries_failed_is_found_by_the_next(self, store, tmp_path):
+        log = held(store)
+        store.after.append(fail(busy(), method="create", key="log/", times=1))
+        store.before.append(fail(busy(), method="create", key="log/", times=0))
+        retries = [fail(busy(), method="create", key="log/", times=8)]
+        store.after[:] = retries
+        with pytest.raises(TransientStoreError):
+            save(log, tmp_path, 10)
+        save(log, tmp_path, 20)
+        assert [commit.step for commit in log.replay().live] == [20, 10]
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_prune_spares_a_commit_whose_reply_was_lost(self, store, tmp_path):
+        log = held(store, keep=1)
+        save(log, tmp_path, 10, 20)
+        store.after.append(fail(busy(), method="create", key="log/", times=8))
+        with pytest.raises(TransientStoreError):
+            save(log, tmp_path, 30)
+        store.after.clear()
+        assert log.prune() == [10]
+        assert [commit.step for commit in log.replay().live] == [30, 20]
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_a_delayed_commit_never_lands_on_pruned_blobs(self, store, tmp_path):
+        """The PUT of the slot is still on its way when prune deletes what nothing names: the retire slot takes its number."""
+        log = held(store, keep=3)
+        save(log, tmp_path, 10)
+        delayed: list[tuple[str, bytes]] = []
+        create = store.create
+        store.create = lambda key, data: (delayed.append((key, data)), (_ for _ in ()).throw(busy()))[0]
+        with pytest.raises(TransientStoreError):
+            save(log, tmp_path, 20)
+        store.create = create
+        log.prune()
+        assert [create(key, data) for key, data in delayed] == [False] * len(delayed)
+        assert [commit.step for commit in log.replay().live] == [10]
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_a_hint_that_is_not_written_is_no_failure(self, store, tmp_path):
+        log = held(store)
+        store.before.append(fail(StorageError("full"), method="write", key="hint/", times=99))
+        save(log, tmp_path, 10)
+        assert held(store.client()).restore(tmp_path / "r").step == 10
+
+
+class TestPrune:
+    def test_keeps_the_last_and_every_nth(self, store, tmp_path):
+        log = held(store, keep=2, keep_every=20)
+        save(log, tmp_path, 10, 20, 30, 40, 50)
+        assert log.prune() == [10, 30]
+        assert [commit.step for commit in log.replay().live] == [50, 40, 20]
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_deletes_only_what_no_live_manifest_names(self, store, tmp_path):
+        log = held(store, keep=1)
+        save(log, tmp_path, 10, 20, 30)
+        log.prune()
+        named = {file.blob for file in log.manifest_of(log.replay().live[0]).files.values()}
+        blobs = {key for key in store.objects if key.startswith("blob/")}
+        assert named < blobs
+        assert len(blobs) == len(named) + 1
+
+    def test_nothing_to_do_writes_nothing(self, store, tmp_path):
+        clock = FakeClock()
+        log = held(store, clock=clock)
+        save(log, tmp_path, 10)
+        slots = kinds(store)
+        assert log.prune() == []
+        assert kinds(store) == slots
+        assert clock.slept_s == []
+
+    def test_readers_have_the_grace_period(self, store, tmp_path):
+        clock, seen = FakeClock(), []
+        log = held(store, keep=1, clock=clock, prune_grace_s=30.0)
+        save(log, tmp_path, 10, 20)
+        store.before.append(lambda call: seen.append((call.method, clock.monotonic_s())))
+        log.prune()
+        assert clock.slept_s == [30.0]
+        retired_s = next(at for method, at in seen if method == "create")
+        assert all(at >= retired_s + 30.0 for method, at in seen if method == "delete")
+
+    def test_what_a_killed_attempt_had_uploaded_goes(self, store, tmp_path):
+        first = held(store)
+        store.before.append(fail(StorageError("gone"), method="create"))
+        with pytest.raises(StorageError):
+            save(first, tmp_path, 10)
+        assert any(key.startswith("blob/1/") for key in store.objects)
+        log = held(store.client())
+        save(log, tmp_path, 10)
+        log.prune()
+        assert not any(key.startswith("blob/1/") for key in store.objects)
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_a_newer_epochs_blobs_are_not_ours(self, store, tmp_path):
+        log = held(store, keep=1)
+        save(log, tmp_path, 10, 20)
+        store.objects["blob/2/" + "0" * 64] = b"another's upload"
+        store.objects["blob/readme"] = b"a person's note"
+        log.prune()
+        assert {"blob/2/" + "0" * 64, "blob/readme"} <= set(store.objects)
+
+    def test_asks_before_each_batch(self, store, tmp_path):
+        log = held(store, keep=1)
+        save(log, tmp_path, 10, 20)
+        for number in range(120):
+            store.objects[f"blob/1/{number:064d}"] = b"torn"
+        start = len(store.calls)
+        log.prune()
+        methods = [c.method for c in store.calls[start:] if c.method == "delete" or c.key == slot_key(4)]
+        assert methods == ["read", "delete"] * 3
+
+    def test_retires_many_in_small_slots(self, store, tmp_path):
+        log = held(store, keep=1)
+        save(log, tmp_path, *range(1, 121))
+        assert log.prune() == list(range(1, 120))
+        assert kinds(store)[-3:] == ["retire"] * 3
+
+    def test_a_retired_step_is_never_restored(self, store, tmp_path):
+        log = held(store, keep=1)
+        save(log, tmp_path, 10, 20)
+        log.prune()
+        for commit in (log.replay().live[0],):
+            del store.objects[log.manifest_of(commit).files["weights.safetensors"].blob]
+        with pytest.raises(UnsoundError, match="no whole checkpoint left"):
+            held(store.client()).restore(tmp_path / "r")
+
+
+class TestFetch:
+    def test_newest_or_by_step_without_a_write(self, store, tmp_path):
+        save(held(store), tmp_path, 10, 20)
+        before, reader = dict(store.objects), store.client()
+        assert commit_log(reader).fetch(tmp_path / "r").step == 20
+        assert commit_log(reader).fetch(tmp_path / "r", step=10).digest == digest_of(10, folder=tmp_path / "states")
+        assert store.objects == before
+
+    def test_a_step_that_is_not_there(self, store, tmp_path):
+        save(held(store), tmp_path, 10, 20)
+        with pytest.raises(MissingError, match="of step 15; the steps that it has: 10, 20"):
+            commit_log(store).fetch(tmp_path / "r", step=15)
+        with pytest.raises(MissingError, match="none yet"):
+            commit_log(MemoryStore()).fetch(tmp_path / "r")
+
+    def test_passes_by_damage_without_quarantine(self, store, tmp_path):
+        log = held(store)
+        save(log, tmp_path, 10, 20)
+        del store.objects[log.manifest_of(log.replay().live[0]).files["weights.safetensors"].blob]
+        before = dict(store.objects)
+        assert commit_log(store).fetch(tmp_path / "r").step == 10
+        with pytest.raises(UnsoundError, match="missing"):
+            commit_log(store).fetch(tmp_path / "r", step=20)
+        assert store.objects == before
+
+    def test_a_reader_that_meets_a_404_takes_a_newer_commit(self, store, tmp_path):
+        writer, reader = held(store, keep=1), store.client()
+        save(writer, tmp_path, 10)
+        done = []
+
+        def prune_meanwhile(call):
+            if call.method == "read_to" and not done:
+                done.append(True)
+                save(writer, tmp_path, 20)
+                writer.prune()
+
+        reader.before.append(prune_meanwhile)
+        assert commit_log(reader).fetch(tmp_path / "r").step == 20
+
+
+class TestProbe:
+    def test_an_honest_store_keeps_nothing_of_it(self, store):
+        commit_log(store).probe()
+        assert store.objects == {}
+
+    def test_a_store_that_ignores_the_condition_is_refused(self, store):
+        store.honest = False
+        with pytest.raises(UnsoundError, match="lets two writers create") as caught:
+            commit_log(store).probe()
+        assert caught.value.exit_code == 78
+        assert store.objects == {}
+
+    def test_unless_the_job_accepts_it(self, store):
+        store.honest = False
+        log = quiet_log()
+        commit_log(store, log=log, unsafe_single_writer=True).probe()
+        assert "never start this job twice" in log.stream.getvalue()
+
+    def test_a_lost_reply_is_no_dishonesty(self, store):
+        store.after.append(fail(busy(), method="create"))
+        commit_log(store).probe()
+
+    def test_a_place_that_refuses_is_told_as_it_is(self, store):
+        store.before.append(fail(ObjectDeniedError("403"), method="create"))
+        with pytest.raises(ObjectDeniedError):
+            commit_log(store).probe()
+        assert len(store.calls) == 1
+
+
+class TestTrouble:
+    def test_busy_is_tried_again_and_waited_for_by_the_clock(self, store, tmp_path):
+        clock = FakeClock()
+        store.before.append(fail(busy(), method="write_file", times=3))
+        save(held(store, clock=clock), tmp_path, 10)
+        assert len(clock.slept_s) == 3
+
+    def test_denied_is_not(self, store, tmp_path):
+        log = held(store)
+        store.before.append(fail(ObjectDeniedError("403"), method="write_file", times=1))
+        with pytest.raises(ObjectDeniedError):
+            save(log, tmp_path, 10)
+        assert save(log, tmp_path, 10).step == 10
+
+    def test_a_size_that_is_wrong_after_the_upload_is_sent_again(self, store, tmp_path):
+        log = held(store)
+        torn = []
+
+        def tear(call):
+            if call.method == "write_file" and not torn:
+                torn.append(call.key)
+                store.objects[call.key] = store.objects[call.key][:-1]
+
+        store.after.append(tear)
+        save(log, tmp_path, 10)
+        assert torn
+        check_invariants(store.objects, folder=tmp_path)
+
+    def test_a_store_that_always_tears_is_refused(self, store, tmp_path):
+        log = held(store)
+        store.after.append(lambda call: store.objects.update({call.key: b""}) if call.method == "write_file" else None)
+        with pytest.raises(StorageError, match="does not keep"):
+            save(log, tmp_path, 10)
+        assert kinds(store) == ["claim"]
+
+    def test_a_store_that_refuses_and_has_nothing(self, store):
+        store.create = lambda key, data: False
+        with pytest.raises(StorageError, match="refuses to create this slot"):
+            held(store)
+
+
+def test_claims_carry_who_and_when(store):
+    commit_log(store, clock=FakeClock(unix_s=5.0)).claim(attempt="3", host="pod-a")
+    (slot,) = read_slots(store.objects)
+    assert isinstance(slot, ClaimSlot)
+    assert (slot.attempt, slot.host, slot.time_s, slot.epoch) == ("3", "pod-a", 5.0, 1)
+
+
+def test_a_slot_is_readable_by_people(store, tmp_path):
+    commit = save(held(store), tmp_path, 10)
+    fields = json.loads(store.objects[slot_key(commit.slot)])
+    assert (fields["kind"], fields["step"], fields["digest"]) == (CommitSlot.kind, 10, commit.digest)
