@@ -11,7 +11,7 @@ from sdjob.core.errors import DeniedError, MissingError, UsageError
 from sdjob.spec.complete import completed
 from sdjob.spec.document import Document, decoded, parse_document
 from sdjob.spec.job import JobSpec
-from sdjob.spec.mend import Mended, mended, overlaps
+from sdjob.spec.mend import Mended, lies_within, mended
 from sdjob.spec.overrides import apply_override
 from sdjob.spec.problems import FieldPath, Finding, JobFileError, Problem, split_path
 from sdjob.spec.scalars import plain_scalar
@@ -77,7 +77,7 @@ def sensible(result: Mended, *, known_bad: frozenset[FieldPath]) -> list[Finding
     return [
         finding
         for finding in findings_about(result.job)
-        if not any(overlaps(path, broken=broken) for path in (finding.path, *finding.reads))
+        if not any(lies_within(path, broken=broken) for path in (finding.path, *finding.reads))
     ]
 
 

@@ -1,6 +1,7 @@
 """A model from faulty data, so that the rules about combinations can speak of the fields that are right."""
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -78,6 +79,10 @@ def put_stand_ins(data: Any, *, error: ValidationError) -> None:
             cast("dict[str, Any]", holder).setdefault(name, STAND_INS[name])
 
 
-def overlaps(path: FieldPath, *, broken: set[FieldPath] | frozenset[FieldPath]) -> bool:
+def lies_within(path: FieldPath, *, broken: Collection[FieldPath]) -> bool:
+    return any(path[: len(other)] == other for other in broken)
+
+
+def overlaps(path: FieldPath, *, broken: Collection[FieldPath]) -> bool:
     """Whether a field lies within something broken, or holds it."""
     return any(path[: len(other)] == other[: len(path)] for other in broken)

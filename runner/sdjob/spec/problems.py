@@ -66,9 +66,9 @@ def at(text: str) -> FieldPath:
     return split_path(text)
 
 
-def nearest_name(name: str, *, among: Iterable[str]) -> str | None:
+def nearest_name(name: str, *, among: Iterable[str], cutoff: float = 0.6) -> str | None:
     """The most similar of the allowed names, where one is similar enough to have been meant."""
-    close = difflib.get_close_matches(name.lower(), list(among), n=1, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), list(among), n=1, cutoff=cutoff)
     return close[0] if close else None
 
 

@@ -11,6 +11,8 @@ IDENTIFIER = "urn:sdjob:job:v1"
 def job_schema() -> dict[str, Any]:
     """What an editor needs to complete and check a job file; combinations of fields are `sdjob validate`'s."""
     schema = without_titles(JobSpec.model_json_schema())
+    for part in (schema, *schema["$defs"].values()):
+        describe_references(part["properties"], parts=schema["$defs"])
     return {"$schema": DIALECT, "$id": IDENTIFIER, "title": "sdjob job file", **schema}
 
 
@@ -22,3 +24,10 @@ def without_titles(value: Any) -> Any:
     if isinstance(value, list):
         return [without_titles(inner) for inner in cast("list[Any]", value)]
     return value
+
+
+def describe_references(fields: dict[str, dict[str, Any]], *, parts: dict[str, dict[str, Any]]) -> None:
+    """pydantic leaves out a field's description where the section's is the same; editors want it at the field."""
+    for field in fields.values():
+        if "$ref" in field and "description" not in field:
+            field["description"] = parts[field["$ref"].removeprefix("#/$defs/")]["description"]

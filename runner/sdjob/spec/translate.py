@@ -66,12 +66,10 @@ def advice(kind: str, *, path: FieldPath, value: Any, context: Context) -> tuple
     """What is allowed instead, and the name that was probably meant."""
     if kind == "extra_forbidden":
         names = list(part_at(path[:-1]).model_fields)
-        return listed(names), nearest_name(str(path[-1]), among=names) or elsewhere(str(path[-1]))
+        return listed(names), meant_field(str(path[-1]), among=names)
     if kind == "literal_error":
-        names = [name.strip("'") for name in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        return listed(name.lower() if name in {"True", "False"} else name for name in names), nearest_name(
-            str(value), among=names
-        )
+        names = choices(context)
+        return listed(names), nearest_name(str(value), among=names) if len(names) > 1 else None
     if kind == "missing":
         return description(path), None
     if kind == "string_pattern_mismatch":
@@ -90,7 +88,7 @@ def choices(context: Context) -> list[str]:
 def within(location: tuple[int | str, ...], *, data: Any) -> FieldPath:
     """The location up to what the file has: `resolution: 100` is wrong at data.resolution, not at its width."""
     for depth, step in enumerate(location):
-        if not isinstance(data, dict | list):
+        if not isinstance(data, list if isinstance(step, int) else dict):
             return location[:depth]
         data = value_at(data, path=(step,))
     return location
@@ -151,6 +149,11 @@ def description(path: FieldPath) -> str:
 def decapitalised(text: str) -> str:
     """`A DNS label` as it stands within a sentence."""
     return text[:1].lower() + text[1:]
+
+
+def meant_field(name: str, *, among: list[str]) -> str | None:
+    """A slip of the finger first, then a field of another section, then anything similar."""
+    return nearest_name(name, among=among, cutoff=0.8) or elsewhere(name) or nearest_name(name, among=among)
 
 
 def elsewhere(name: str) -> str | None:

@@ -1,0 +1,57 @@
+import pytest
+
+from sdjob.spec.support import unsupported
+from unit.spec.jobs import job
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["train.method=full", "train.ema={}"],
+        ["train.cache=never", "train.attention=sdpa", "data.caption_dropout=0.1", "model.variant=fp16"],
+        ["run.accelerator='cpu:4'", "run.max_hours=3", "run.notice_s=5", "run.scratch=/tmp/x"],
+        ["run.accelerator='nvidia-t4:4'", "train.precision=fp16"],
+        ["validation.prompts=[a]", "publish.0.to=out", "checkpoint={every_steps: 5, every_seconds: 60, keep: 1, keep_every: 10}"],
+        ["train.init_from=file:///weights", "data.max_samples=5", "data.crop=random", "data.flip=true"],
+        ["train.steps=null", "train.epochs=3", "train.loss={snr_gamma: 5, noise_offset: 0.1, input_perturbation: 0.1}"],
+    ],
+)
+def test_what_works(overrides: list[str]):
+    assert unsupported(job(*overrides)) == []
+
+
+@pytest.mark.parametrize(
+    ("field", "overrides"),
+    [
+        ("model.source", ["model.source=hf://a/b"]),
+        ("model.vae", ["model.vae=/vae"]),
+        ("data.source", ["data.source=s3://bucket/pictures"]),
+        ("data.split", ["data.split=test"]),
+        ("data.buckets", ["data.buckets={}"]),
+        ("data.prior", ["data.prior={source: dogs, caption: a dog}"]),
+        ("train.backend", ["train.backend=flax"]),
+        ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
+        ("train.attention", ["train.attention=xformers"]),
+        ("train.text_encoder", ["train.text_encoder=lora"]),
+        ("train.cache", ["train.cache=always"]),
+        ("train.init_from", ["train.init_from=hf://a/b"]),
+        ("checkpoint.to", ["checkpoint.to=gs://bucket/run"]),
+        ("checkpoint.every", ["checkpoint.every=auto"]),
+        ("publish.1.to", ["publish=[{to: out}, {to: 'hf://me/x'}]"]),
+        ("publish.0.every_steps", ["publish=[{to: out, every_steps: 5}]"]),
+        ("track", ["track=[wandb]"]),
+        ("run.nodes", ["run.accelerator=nvidia-l4", "run.nodes=2"]),
+        ("run.spot", ["run.spot=true"]),
+        ("run.kubernetes", ["run.kubernetes={}"]),
+    ],
+)
+def test_what_does_not_yet(field: str, overrides: list[str]):
+    (sentence,) = unsupported(job(*overrides))
+    assert sentence.startswith(f"{field}: this version cannot ")
+    assert sentence.endswith(".")
+
+
+def test_a_tpu_job_names_every_reason():
+    told = unsupported(job("train.backend=flax", "run.accelerator='tpu-v5e:2x2'", "run.slices=2"))
+    assert [sentence.partition(":")[0] for sentence in told] == ["train.backend", "run.accelerator", "run.slices"]
