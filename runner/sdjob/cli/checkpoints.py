@@ -10,7 +10,7 @@ from typing import Any
 from sdjob.ckpt.engine import CommitLog
 from sdjob.ckpt.history import History, LoggedCommit
 from sdjob.ckpt.verify import Report, verify
-from sdjob.core.clock import Clock, SystemClock
+from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, UnsoundError, UsageError
 from sdjob.core.log import Log
 from sdjob.ledger.read import read_attempt
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
-    store, clock = open_store(parse_place(args.place, base=Path.cwd())), SystemClock()
+    store, clock = open_store(parse_place(args.place, base=Path.cwd())), log.clock
     match args.checkpoints_verb:
         case "list":
             return list_commits(store, clock=clock, log=log, as_json=args.json)
@@ -55,10 +55,7 @@ def list_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool) -
     history = CommitLog(store, clock=clock, log=log).replay()
     refuse_empty(history, place=store.uri)
     if as_json:
-        done = history.done.step if history.done else None
-        print(
-            json.dumps({"place": store.uri, "done_step": done, "commits": [commit_fields(c) for c in history.commits]}, indent=1)
-        )
+        print(json.dumps(history_fields(history, place=store.uri), indent=1))
         return 0
     rows = [COLUMNS, *(commit_row(commit) for commit in history.commits)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
