@@ -15,7 +15,7 @@ from sdjob.core.channel import Channel, Message
 from sdjob.core.clock import Clock
 
 Batch = TypeVar("Batch")
-BatchIn = TypeVar("BatchIn", contravariant=True)
+Batch_contra = TypeVar("Batch_contra", contravariant=True)
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Snapshot(Protocol):
         ...
 
 
-class Trainer(Protocol[BatchIn]):
-    def step(self, batch: BatchIn, *, step: int, stop_wanted: bool) -> StepResult:
+class Trainer(Protocol[Batch_contra]):
+    def step(self, batch: Batch_contra, *, step: int, stop_wanted: bool) -> StepResult:
         """One optimizer step: every micro-batch, the reduction over ranks, clipping, update, EMA."""
         ...
 
@@ -155,7 +155,7 @@ class Saver:
         except OSError as error:
             # A full scratch disk costs this save, not the run: the next one may find room.
             self.link.send("save-failed", step=step, folder=str(folder), why=str(error))
-        except BaseException as error:  # noqa: BLE001 (raised again in the training thread)
+        except BaseException as error:  # raised again in the training thread
             self._failure = error
         else:
             fields = {"loss": metrics.loss, "grad_norm": metrics.grad_norm, "stall_s": stall_s}

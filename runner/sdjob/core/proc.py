@@ -36,13 +36,13 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
     """
     child_read, parent_write = os.pipe()
     parent_read, child_write = os.pipe()
-    process = subprocess.Popen(  # noqa: PLW1509 (the hook runs nothing but two system calls)
+    process = subprocess.Popen(
         argv,
         env={**environment, ENVIRONMENT_NAME: f"{child_read},{child_write}"},
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         pass_fds=(child_read, child_write),
-        preexec_fn=_before_exec(os.getpid()),
+        preexec_fn=_before_exec(os.getpid()),  # noqa: PLW1509 (nothing but system calls)
     )
     os.close(child_read)
     os.close(child_write)

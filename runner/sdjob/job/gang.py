@@ -119,7 +119,7 @@ class Gang:
 
     def _pass_on_stop(self) -> None:
         if not self._training:
-            raise StoppedError("stopped on request before the first step.", next_step=RERUN)
+            raise StoppedError("stopped on request; nothing was under way that a save could keep.", next_step=RERUN)
         if not self._stop_sent:
             self._stop_sent = True
             for child in self.children:

@@ -12,12 +12,12 @@ FRUITLESS_HOURS = 10 / 60
 
 
 def check_progress(ledgers: Sequence[AttemptLedger]) -> None:
-    """Exit 70 after five attempts in a row of over 10 minutes without a new commit: something is wrong that time will not mend."""
+    """Exit 70 after five attempts in a row of over 10 minutes without a commit: something is wrong that time will not mend."""
     last = ledgers[-FRUITLESS_ATTEMPTS:]
     if len(last) == FRUITLESS_ATTEMPTS and all(_is_fruitless(ledger) for ledger in last):
         raise NoProgressError(
             f"the last {FRUITLESS_ATTEMPTS} attempts ran for over 10 minutes each and committed nothing.",
-            next_step="Lower checkpoint.every_steps, or give the machine a longer notice; then remove this run's attempts/ folder.",
+            next_step="Lower checkpoint.every_steps, or give the machine a longer notice; then move this run's attempts/ away.",
         )
 
 

@@ -73,6 +73,7 @@ def samples_of_step(objects: Iterable[ObjectInfo], *, step: int) -> Iterator[Obj
 def publish_all(
     result: Result,
     *,
+    run_id: str,
     job: JobSpec,
     model: Path,
     index: Index,
@@ -89,7 +90,7 @@ def publish_all(
     build_folder(result, job=job, model=model, index=index, store=store, out=folder)
     publication = Publication(
         digest=result.digest,
-        identity=result.facts["identity_hash"],
+        identity=run_id,
         step=result.step,
         job=public_job(job),
         versions={"sdjob": __version__, **result.facts["fingerprint"]["versions"]},

@@ -48,7 +48,7 @@ def resolve(
     job = job.model_copy(update={"train": resolved})
     steps = train.steps
     if steps is None:
-        assert train.epochs is not None and train.global_batch is not None
+        assert train.epochs is not None, "a valid job has steps or epochs"
         steps = total_steps(train.epochs, num_pictures=num_pictures, global_batch=train.global_batch)
     devices = accelerator.devices_per_node
     return Resolution(
@@ -72,8 +72,8 @@ def check_identity(resolution: Resolution, *, stored: Facts) -> None:
     grown = resolution.total_steps - stored["total_steps"]
     if grown and not steps_may_grow(resolution.job):
         raise UsageError(
-            f"the run was planned for {stored['total_steps']} steps and the job now says {resolution.total_steps}, but the learning "
-            f"rate's schedule {resolution.job.train.schedule.name} depends on the number of steps.",
+            f"the run was planned for {stored['total_steps']} steps and the job now says {resolution.total_steps}, but the "
+            f"learning rate's schedule {resolution.job.train.schedule.name} depends on the number of steps.",
             where="train.steps",
             next_step="Put the number back, or give checkpoint.to a new place.",
         )

@@ -183,7 +183,9 @@ class Attempt:
 
     def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result:
         run, start_step = self.run, restored.step if restored else 0
-        run.log.event("train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps)
+        run.log.event(
+            "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
+        )
         index_file = self.folder / "index.jsonl"
         index_file.write_bytes(staged.index.to_jsonl())
         training = Training(
@@ -218,7 +220,8 @@ class Attempt:
     def _first_words(self, resolution: Resolution, start_step: int) -> str:
         train = resolution.job.train
         where = f"from step {start_step}" if start_step else "from the start"
-        return f"training {train.method} {where} to step {resolution.total_steps}, {train.global_batch} pictures a step, {train.precision}"
+        batch = f"{train.global_batch} pictures a step, {train.precision}"
+        return f"training {train.method} {where} to step {resolution.total_steps}, {batch}"
 
     def _check_time(self) -> None:
         if not self.time_is_up and self.run.clock.monotonic_s() - self.started_s > self.seconds_left:
@@ -239,6 +242,12 @@ class Attempt:
             self.run.stop.check_after(saves.committed_step)
         raise StorageError("the last step could not be saved.", next_step=RERUN)
 
+    def _run_id(self, resolution: Resolution) -> str:
+        """The same for all attempts at this run, and for no other run, though that had the same job."""
+        first = next(iter(self.claim.history.claims), None)
+        nonce = first.nonce if first else self.claim.nonce
+        return hashlib.sha256(f"{resolution.identity_hash} {nonce}".encode()).hexdigest()
+
     def _finish(self, result: Result, staged: Staged, resolution: Resolution) -> None:
         run = self.run
         run.commits.still_owner()
@@ -246,6 +255,7 @@ class Attempt:
         def publish() -> list[str]:
             return publish_all(
                 result,
+                run_id=self._run_id(resolution),
                 job=resolution.job,
                 model=staged.model.folder,
                 index=staged.index,

@@ -96,7 +96,9 @@ class Saves:
         facts = {"step": save.step, "digest": commit.digest, "size_bytes": size_bytes, "seconds": round(seconds, 3)}
         self.ledger.event("commit", stall_s=round(save.stall_s, 4), **facts)
         self.ledger.flush()
-        self.log.event("commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts)
+        self.log.event(
+            "commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts
+        )
         if save.final:
             self.final = save
         else:

@@ -18,7 +18,9 @@ def run_folder(root: Path, *, key: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise StorageError(f"cannot make the scratch folder: {error}", where=str(folder), next_step="Set SDJOB_SCRATCH.") from error
+        raise StorageError(
+            f"cannot make the scratch folder: {error}", where=str(folder), next_step="Set SDJOB_SCRATCH."
+        ) from error
     return folder
 
 

@@ -62,7 +62,9 @@ def _used_files(folder: Path, *, variant: str | None) -> Iterator[Path]:
     for part in MODEL_PARTS:
         plain = [p for p in (folder / part).glob("*") if p.suffix in PLAIN_SUFFIXES]
         if not plain:
-            raise MissingError(f"{folder} has no {part}/ with its configuration: not a diffusers model folder", where="model.source")
+            raise MissingError(
+                f"{folder} has no {part}/ with its configuration: not a diffusers model folder", where="model.source"
+            )
         yield from plain
     ending = f".{variant}.safetensors" if variant else ".safetensors"
     for part in WEIGHT_PARTS:

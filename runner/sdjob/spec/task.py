@@ -51,8 +51,10 @@ class SampleTask:
     images: int
     inference_steps: int
     guidance_scale: float
-    width: int
-    height: int
+    width: int | None
+    """Pixels; None: what the model was made for."""
+
+    height: int | None
     seed: int
     out: Path
     device: Device

@@ -87,7 +87,8 @@ def load_lora(unet: UNet2DConditionModel, path: Path) -> None:
     for name, parameter in own.items():
         if parameter.shape != given[name].shape:
             raise UsageError(
-                f"{name} has shape {tuple(given[name].shape)} in {path.name}, but train.lora.rank asks for {tuple(parameter.shape)}",
+                f"{name} has shape {tuple(given[name].shape)} in {path.name}, but train.lora.rank asks for "
+                f"{tuple(parameter.shape)}",
                 where="train.init_from",
             )
         parameter.data.copy_(given[name])

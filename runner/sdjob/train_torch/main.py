@@ -4,7 +4,9 @@ import os
 import traceback
 from pathlib import Path
 
+import diffusers
 import torch
+import transformers
 
 from sdjob.core.channel import Channel, inherited_channel
 from sdjob.core.clock import SystemClock
@@ -23,8 +25,10 @@ def main(task_file: str) -> int:
     try:
         task = read_task(Path(task_file))
         torch.set_num_threads(task.threads)
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         if isinstance(task, SampleTask):
-            run_sample_task(task)
+            run_sample_task(task, channel=channel)
         else:
             train(task, channel=channel)
     except SdjobError as error:

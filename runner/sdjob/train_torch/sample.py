@@ -1,6 +1,6 @@
 """Pictures from the present weights, by diffusers' own pipeline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from sdjob.core.channel import Channel
 from sdjob.diffusion.draws import initial_latents
 from sdjob.spec.task import SampleTask
 from sdjob.train_torch.step import Models
@@ -24,8 +25,10 @@ class SamplePlan:
 
     inference_steps: int
     guidance_scale: float
-    width: int
-    height: int
+    width: int | None
+    """Pixels; None: what the model was made for."""
+
+    height: int | None
     seed: int
 
 
@@ -48,14 +51,17 @@ def pipeline_of(models: Models, *, tokenizer: CLIPTokenizer, scheduler: Schedule
 
 def starting_latents(pipeline: StableDiffusionPipeline, plan: SamplePlan, *, prompt: int) -> Tensor:
     """(images, C, H / f, W / f): a pure function of (seed, prompt's number, picture's number)."""
-    factor = pipeline.vae_scale_factor
-    shape = (pipeline.unet.config.in_channels, plan.height // factor, plan.width // factor)
+    factor, own = pipeline.vae_scale_factor, pipeline.unet.config.sample_size
+    height, width = (side // factor if side else own for side in (plan.height, plan.width))
+    shape = (pipeline.unet.config.in_channels, height, width)
     drawn = [initial_latents(shape, seed=plan.seed, prompt=prompt, image=i) for i in range(plan.images)]
     return torch.stack([torch.from_numpy(latents) for latents in drawn]).to(pipeline.device, pipeline.unet.dtype)
 
 
 @torch.no_grad()
-def write_pictures(pipeline: StableDiffusionPipeline, plan: SamplePlan, *, folder: Path) -> None:
+def write_pictures(
+    pipeline: StableDiffusionPipeline, plan: SamplePlan, *, folder: Path, on_prompt: Callable[[int], None] = lambda done: None
+) -> None:
     pipeline.set_progress_bar_config(disable=True)
     for number, prompt in enumerate(plan.prompts):
         result = pipeline(
@@ -71,12 +77,17 @@ def write_pictures(pipeline: StableDiffusionPipeline, plan: SamplePlan, *, folde
         pictures: list[Image.Image] = result.images
         for image, picture in enumerate(pictures):
             picture.save(folder / picture_name(prompt=number, image=image))
+        on_prompt(number + 1)
 
 
-def run_sample_task(task: SampleTask) -> None:
+def run_sample_task(task: SampleTask, *, channel: Channel) -> None:
     """`sdjob sample`: a pipeline folder, with LoRA weights on top where there are some."""
     pipeline = StableDiffusionPipeline.from_pretrained(
-        task.model, torch_dtype=torch.float32, use_safetensors=True, safety_checker=None, requires_safety_checker=False
+        task.model,
+        dtype=torch.float16 if task.device == "cuda" else torch.float32,
+        use_safetensors=True,
+        safety_checker=None,
+        requires_safety_checker=False,
     )
     if task.lora is not None:
         pipeline.load_lora_weights(task.lora, weight_name="pytorch_lora_weights.safetensors", use_safetensors=True)
@@ -89,4 +100,9 @@ def run_sample_task(task: SampleTask) -> None:
         height=task.height,
         seed=task.seed,
     )
-    write_pictures(pipeline.to(task.device), plan, folder=task.out)
+
+    def on_prompt(done: int) -> None:
+        channel.send({"event": "picture", "done": done, "of": len(task.prompts)})
+
+    write_pictures(pipeline.to(task.device), plan, folder=task.out, on_prompt=on_prompt)
+    channel.send({"event": "finished"})

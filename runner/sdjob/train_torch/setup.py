@@ -87,10 +87,8 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     train, compute = task.job.train, COMPUTE_DTYPES[task.job.train.precision]
     lora = train.method == "lora"
     options: dict[str, Any] = {"use_safetensors": True, "variant": task.job.model.variant}
-    unet = UNet2DConditionModel.from_pretrained(
-        task.model, subfolder="unet", torch_dtype=compute if lora else torch.float32, **options
-    )
-    vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", torch_dtype=compute, **options)
+    unet = UNet2DConditionModel.from_pretrained(task.model, subfolder="unet", dtype=compute if lora else torch.float32, **options)
+    vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=compute, **options)
     text_encoder = CLIPTextModel.from_pretrained(task.model, subfolder="text_encoder", dtype=compute, **options)
     for frozen in (vae, text_encoder):
         frozen.requires_grad_(False).eval()
@@ -222,7 +220,7 @@ def load_start(unet: UNet2DConditionModel, path: Path, *, method: str) -> None:
         load_lora(unet, path)
         return
     folder = path / "unet" if (path / "unet").is_dir() else path
-    given = UNet2DConditionModel.from_pretrained(folder, torch_dtype=torch.float32, use_safetensors=True)
+    given = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
     unet.load_state_dict(given.state_dict())
 
 

@@ -94,9 +94,7 @@ def _restore_optimizer(state: TrainState, moments: Mapping[str, Tensor], *, coun
     if not moments:
         return  # every step so far overflowed in fp16: AdamW makes its moments at its first update
     for name, parameter in state.parameters.items():
-        own = {
-            long: torch.empty_like(parameter).copy_(moments[f"optimizer.{short}.{name}"]) for short, long in MOMENTS.items()
-        }
+        own = {long: torch.empty_like(parameter).copy_(moments[f"optimizer.{short}.{name}"]) for short, long in MOMENTS.items()}
         state.optimizer.state[parameter] = {"step": torch.tensor(count, device=parameter.device), **own}
 
 
@@ -104,4 +102,3 @@ def _check_names(own: Any, given: Any, *, file: str) -> None:
     if set(own) != set(given):
         example = sorted(set(own) ^ set(given))[0]
         raise UnsoundError(f"the checkpoint's {file} does not hold the job's parameters (such as {example})")
-
