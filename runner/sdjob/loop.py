@@ -28,6 +28,9 @@ class StepMetrics:
     stop: bool
     """True where any rank was asked to stop."""
 
+    overflows: int = 0
+    """fp16 steps in a row, this one included, whose gradients overflowed: such a step changes no weight."""
+
 
 class StepResult(Protocol):
     def read(self) -> StepMetrics:
@@ -136,6 +139,7 @@ class Saver:
         if must:
             self.finish()
         elif self.link.saving:
+            self.last_time_s = self.clock.monotonic_s()  # its turn is over: not another word at each of the next steps
             self.link.send("save-skipped", step=step, why="the save before it is still on its way to storage")
             return
         self.raise_failure()
@@ -190,20 +194,24 @@ class Loop(Generic[Batch]):
     def run(self, batches: Iterable[Batch]) -> Ending:
         """Trains through `batches`, one of each step from `start_step` on; returns after the last save was handed over."""
         unread: tuple[int, StepResult, float] | None = None
+        stop = False
         waited_from_s = self.clock.monotonic_s()
         for step, batch in enumerate(batches, start=self.plan.start_step):
             data_wait_s = self.clock.monotonic_s() - waited_from_s
             result = self.trainer.step(batch, step=step, stop_wanted=self.link.stop_wanted)
-            stop = self._report(unread).stop if unread else False
+            if unread:
+                stop = self._report(unread).stop
             # Alone there is nobody to agree with: stop after this step and not after the next.
             stop = stop or (self.plan.num_ranks == 1 and self.link.stop_wanted)
             unread = (step, result, data_wait_s)
             done = step + 1
             if stop or self.saver.due(done) or self._validation_due(done):
-                self._pause(done, self._report(unread), stop=stop)
-                unread = None
-            if stop:
-                return self._end(done)
+                metrics = self._report(unread)
+                self._pause(done, metrics, stop=stop)
+                if stop:
+                    return self._end(done)
+                # Read early by the ranks that pause; all obey it after the next step, like those that read it then.
+                stop, unread = metrics.stop, None
             waited_from_s = self.clock.monotonic_s()
         if unread:
             self._report(unread)
@@ -237,5 +245,7 @@ class Loop(Generic[Batch]):
         metrics = result.read()
         if self.plan.is_main:
             fields = {"loss": metrics.loss, "grad_norm": metrics.grad_norm, "learning_rate": metrics.learning_rate}
+            if metrics.overflows:
+                fields["overflows"] = metrics.overflows
             self.link.send("metrics", step=step + 1, data_wait_s=data_wait_s, images=self.plan.global_batch, **fields)
         return metrics

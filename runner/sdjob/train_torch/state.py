@@ -91,9 +91,9 @@ def restore(state: TrainState, folder: Path) -> None:
 
 
 def _restore_optimizer(state: TrainState, moments: Mapping[str, Tensor], *, count: float) -> None:
-    if not moments:
-        return  # every step so far overflowed in fp16: AdamW makes its moments at its first update
     for name, parameter in state.parameters.items():
+        if f"optimizer.m.{name}" not in moments:
+            continue  # it never had a gradient: AdamW makes a parameter's moments at its first update
         own = {long: torch.empty_like(parameter).copy_(moments[f"optimizer.{short}.{name}"]) for short, long in MOMENTS.items()}
         state.optimizer.state[parameter] = {"step": torch.tensor(count, device=parameter.device), **own}
 

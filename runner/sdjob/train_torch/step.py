@@ -4,8 +4,9 @@ Gradients are reduced as flat buffers in the order of names, and not by DDP: DDP
 lays out anew after its first backward, so that a resumed run would add up in another order than the straight one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -84,21 +85,22 @@ class PendingMetrics:
 
     learning_rate: float
     step: int
-    may_overflow: bool
+    overflows: int
+    """fp16 steps in a row, this one included, whose gradients overflowed."""
 
     def read(self) -> StepMetrics:
         loss, stops, norm = self.figures.tolist()
-        metrics = StepMetrics(loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=stops > 0)
-        if not self.may_overflow and not all(map(_is_finite, (loss, norm))):
+        if self.overflows:
+            norm = 0.0  # of what was applied: the update was skipped, the state is sound and may be committed
+        metrics = StepMetrics(
+            loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=stops > 0, overflows=self.overflows
+        )
+        if not self.overflows and not all(map(math.isfinite, (loss, norm))):
             raise UnsoundError(
                 f"loss {loss} and gradient norm {norm} at step {self.step + 1}: training has diverged.",
                 next_step="Lower train.optimizer.learning_rate, or set max_grad_norm; what is committed stands.",
             )
         return metrics
-
-
-def _is_finite(value: float) -> bool:
-    return abs(value) < float("inf")
 
 
 @dataclass
@@ -113,7 +115,7 @@ class StepRunner:
     dropout_seed: int | None
     """Set where LoRA dropout is on: torch's generator is then seeded from (seed, step, micro-step, rank)."""
 
-    overflows: int = field(default=0)
+    overflows: int = 0
 
     def run(self, micro_batches: Sequence[MicroBatch], *, step: int, stop_wanted: bool) -> PendingMetrics:
         rate = self.learning_rate.at(step)
@@ -124,7 +126,7 @@ class StepRunner:
         norm = self._clip()
         self._update()
         figures = torch.cat([figures, norm.to(figures)[None]])
-        return PendingMetrics(figures, learning_rate=rate, step=step, may_overflow=self.state.scaler is not None)
+        return PendingMetrics(figures, learning_rate=rate, step=step, overflows=self.overflows)
 
     def _backward(self, micro_batches: Sequence[MicroBatch], *, step: int) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
