@@ -84,7 +84,7 @@ def make_vae() -> AutoencoderKL:
 
 @torch.no_grad()
 def pass_through(vae: AutoencoderKL) -> None:
-    """Starts the VAE as the mean colour of each 8 x 8 patch: channels 0-2 carry +RGB, 3-5 -RGB, 6-7 are steady.
+    """Starts the VAE as the mean colour of each 8 x 8 patch: channels 0-2 carry +RGB, 3-5 -RGB.
 
     silu(x) - silu(-x) = x, so the pair survives the one activation between the last norm and the last convolution.
     """
@@ -116,7 +116,7 @@ def copy_channels(conv: nn.Conv2d, *, kernel: Tensor | None = None) -> None:
     if kernel is None:
         kernel = torch.zeros(side, side)
         kernel[side // 2, side // 2] = 1.0
-    for channel in range(8):
+    for channel in range(6):
         conv.weight[channel] = 0.0
         conv.weight[channel, channel] = kernel
         conv.bias[channel] = 0.0
@@ -134,8 +134,8 @@ def split_sign(conv: nn.Conv2d) -> None:
 
 
 def join_sign(conv: nn.Conv2d) -> None:
-    # The norm before it divides by the deviation over all channels, of which six carry colours and two are steady.
-    gain = 0.75 * math.sqrt(6 / conv.in_channels)
+    # The norm before it divides by the deviation over all channels, of which six carry colours.
+    gain = math.sqrt(6 / conv.in_channels)
     conv.weight[:3] = 0.0
     for channel in range(3):
         conv.weight[channel, channel, 1, 1] = gain

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sdjob.core.clock import SystemClock
 from sdjob.core.log import Log
-from sdjob.job.machine import gpu_names
+from sdjob.job.machine import accelerator_here
 from sdjob.job.run import run_job
 from sdjob.job.stop import StopRequest
 from sdjob.spec.job import JobSpec
@@ -31,6 +31,6 @@ def execute(args: argparse.Namespace, *, log: Log) -> int:
 def load_for_this_machine(path: Path, *, overrides: list[str]) -> JobSpec:
     """Where the file names no accelerator the job gets what is here; the default batch follows from that."""
     job = load_job(path, overrides=overrides, environment=os.environ)
-    if job.run.accelerator is None and (gpus := gpu_names()):
-        job = load_job(path, overrides=[*overrides, f"run.accelerator=nvidia:{len(gpus)}"], environment=os.environ)
+    if job.run.accelerator is None and (here := accelerator_here()):
+        job = load_job(path, overrides=[*overrides, f"run.accelerator={here}"], environment=os.environ)
     return job

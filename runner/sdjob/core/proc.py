@@ -50,13 +50,13 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
 
 
 def _before_exec(parent: int) -> Callable[[], None]:
-    libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+    libc = ctypes.CDLL(None, use_errno=True)
 
     def hook() -> None:
         # An ignored signal stays ignored over exec: stop requests reach children through their channel alone.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if libc is not None:
+        if sys.platform == "linux":
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)  # the parent died before prctl

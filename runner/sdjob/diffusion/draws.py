@@ -56,11 +56,13 @@ def noise_of(plan: DrawPlan, *, step: int, index: int) -> tuple[Float32, Float32
     noise = stream(plan.seed, "noise", step, index).standard_normal(plan.latent_shape, dtype=np.float32)
     if plan.noise_offset:
         channels = stream(plan.seed, "noise_offset", step, index).standard_normal((plan.latent_shape[0], 1, 1), dtype=np.float32)
-        noise = noise + np.float32(plan.noise_offset) * channels
+        noise += np.float32(plan.noise_offset) * channels
     if not plan.input_perturbation:
         return noise, noise
     extra = stream(plan.seed, "input_perturbation", step, index).standard_normal(plan.latent_shape, dtype=np.float32)
-    return noise, noise + np.float32(plan.input_perturbation) * extra
+    extra *= np.float32(plan.input_perturbation)
+    extra += noise
+    return noise, extra
 
 
 def draw(plan: DrawPlan, *, step: int, indices: Sequence[int]) -> Draws:

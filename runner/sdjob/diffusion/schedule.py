@@ -88,7 +88,7 @@ def read_schedule(model_dir: Path, *, prediction: Literal["auto", "epsilon", "v_
             where="train.loss.prediction",
             next_step="Leave it at auto, or use a model of the other kind.",
         )
-    alphas_cumprod = np.cumprod(1.0 - betas_of(config))
+    alphas_cumprod = np.cumprod(1.0 - betas_of(config), dtype=np.float64)
     if config.get("rescale_betas_zero_snr"):
         alphas_cumprod = zero_terminal_snr(alphas_cumprod)
     return NoiseSchedule(alphas_cumprod=alphas_cumprod, prediction=of_model)

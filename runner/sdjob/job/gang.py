@@ -29,9 +29,9 @@ class Gang:
     watch: Callable[[], None]
     """Called at least every WATCH_S seconds; raises to end the training."""
 
-    children: list[Child] = field(default_factory=list)
+    children: list[Child] = field(default_factory=list[Child])
     _selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
-    _failures: list[tuple[int, Message]] = field(default_factory=list)
+    _failures: list[tuple[int, Message]] = field(default_factory=list[tuple[int, Message]])
     _ending: str | None = None
     _training: bool = False
     _stop_sent: bool = False

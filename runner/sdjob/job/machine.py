@@ -8,6 +8,7 @@ from pathlib import Path
 from sdjob.core.errors import UnavailableError
 from sdjob.spec.hardware import Accelerator
 from sdjob.spec.job import JobSpec
+from sdjob.spec.nvidia import NAMES
 
 
 def num_cores() -> int:
@@ -24,6 +25,19 @@ def gpu_names() -> list[str]:
     except (FileNotFoundError, subprocess.CalledProcessError):
         return []
     return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+
+
+def accelerator_here() -> str | None:
+    """This machine's NVIDIA devices as `run.accelerator` spells them; None where there are none."""
+    found = gpu_names()
+    return f"{nvidia_name(found[0])}:{len(found)}" if found else None
+
+
+def nvidia_name(driver_name: str) -> str:
+    """`nvidia-t4` for the driver's "Tesla T4": the longest of the known names in it; `nvidia` for one that is not known."""
+    spelled = "-" + driver_name.lower().replace(" ", "-") + "-"
+    known = [name for name in NAMES if f"-{name}-" in spelled]
+    return f"nvidia-{max(known, key=len)}" if known else "nvidia"
 
 
 def require(accelerator: Accelerator) -> None:

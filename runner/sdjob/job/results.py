@@ -58,7 +58,7 @@ def fetch_samples(job: JobSpec, *, step: int, store: ObjectStore, out: Path) -> 
     """The validation pictures of a step, from whichever attempt drew them last."""
     if job.validation is None:
         return
-    newest = {Path(info.key).name: info.key for info in sorted(samples_of_step(store.list("attempts/"), step=step))}
+    newest = {Path(key).name: key for key in sorted(samples_of_step(store.list("attempts/"), step=step))}
     for name, key in sorted(newest.items()):
         target = out / "samples" / name
         target.parent.mkdir(exist_ok=True)
@@ -66,8 +66,9 @@ def fetch_samples(job: JobSpec, *, step: int, store: ObjectStore, out: Path) -> 
         yield SamplePicture(file=f"samples/{name}", prompt=job.validation.prompts[int(name.split("-")[0])])
 
 
-def samples_of_step(objects: Iterable[ObjectInfo], *, step: int) -> Iterator[ObjectInfo]:
-    return (info for info in objects if f"/samples/{step:08d}/" in info.key)
+def samples_of_step(objects: Iterable[ObjectInfo], *, step: int) -> Iterator[str]:
+    """Keys, of every attempt."""
+    return (info.key for info in objects if f"/samples/{step:08d}/" in info.key)
 
 
 def publish_all(

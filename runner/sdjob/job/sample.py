@@ -76,10 +76,13 @@ def source_of_run(place: str, *, choice: Choice, scratch: Path, clock: Clock, lo
     weights = scratch / "weights"
     done = export(store, step=choice.step, to=weights, format="diffusers", weights=choice.weights, clock=clock, log=log)
     log.event("weights", f"drawing with step {done.step} of {job.name}", step=done.step, digest=done.digest)
-    size = {"width": job.data.resolution.width, "height": job.data.resolution.height}
-    if job.train.method == "full":
-        return Source(model=weights, **size)
-    return Source(model=local_folder(choice.model or job.model.source, field="model.source"), lora=weights, **size)
+    full = job.train.method == "full"
+    return Source(
+        model=weights if full else local_folder(choice.model or job.model.source, field="model.source"),
+        lora=None if full else weights,
+        width=job.data.resolution.width,
+        height=job.data.resolution.height,
+    )
 
 
 def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, clock: Clock, log: Log) -> list[Path]:

@@ -46,7 +46,7 @@ class Saves:
     """The last step's, once committed; its files are kept for publishing."""
 
     _bytes_per_s: float | None = None
-    _queue: "queue.Queue[Save | None]" = field(default_factory=queue.Queue)
+    _queue: "queue.Queue[Save | None]" = field(default_factory=lambda: queue.Queue[Save | None]())
     _thread: threading.Thread | None = None
 
     def start(self) -> None:

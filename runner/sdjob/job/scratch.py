@@ -3,7 +3,7 @@
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def run_folder(root: Path, *, key: str) -> Path:
 
 
 @contextmanager
-def attempt_folder(run: Path, *, epoch: int, nonce: str) -> Iterator[Path]:
+def attempt_folder(run: Path, *, epoch: int, nonce: str) -> Generator[Path]:
     sweep(run)
     # Locked under another name first: a sweep on the same machine must never find it unlocked.
     unnamed, folder = run / f"new-{nonce}", run / f"attempt-{epoch:04d}-{nonce}"

@@ -47,8 +47,8 @@ class Training:
     saves: Saves = field(init=False)
     gang: Gang = field(init=False)
     progress: Progress = field(init=False)
-    _fingerprint: dict[str, Any] = field(default_factory=dict)
-    _inexact: list[str] = field(default_factory=list)
+    _fingerprint: dict[str, Any] = field(default_factory=dict[str, Any])
+    _inexact: list[str] = field(default_factory=list[str])
     _logged_at_s: float = float("-inf")
 
     def __post_init__(self) -> None:

@@ -79,5 +79,7 @@ def read_task(path: Path) -> Task:
     for name in PATHS & content.keys():
         content[name] = None if content[name] is None else Path(content[name])
     if kind == "sample":
-        return SampleTask(**{**content, "prompts": tuple(content["prompts"])})
-    return TrainTask(**{**content, "job": parse_job(content["job"])})
+        content["prompts"] = tuple(content["prompts"])
+        return SampleTask(**content)
+    content["job"] = parse_job(content["job"])
+    return TrainTask(**content)
