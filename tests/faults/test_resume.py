@@ -1,0 +1,134 @@
+"""A run that is killed and run again leaves the very files of one that was never interrupted.
+
+Two combinations run by default; `make faults` runs a table in which every two values of every two factors meet.
+"""
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.pairs import Row, pairwise_rows
+from fakes.running import Job, Running, Workshop, wait_until
+
+STEPS, SAVE_EVERY = 8, 3
+
+# What to wait for before the kill.
+Moment = Callable[[Job, Running], object]
+MOMENTS: dict[str, Moment] = {
+    "start-up": lambda job, running: running.wait_for("train"),
+    "first step": lambda job, running: running.wait_for("step"),
+    "save": lambda job, running: wait_until(lambda: any(job.to.glob("blob/*/*")), what="the first blob"),
+    "commit": lambda job, running: running.wait_for("commit"),
+    "last step": lambda job, running: running.wait_for("samples", step=STEPS),
+    "last commit": lambda job, running: running.wait_for("commit", step=STEPS),
+}
+
+FACTORS: dict[str, list[Any]] = {
+    "method": ["lora", "full"],
+    "family": ["sd1", "sd2"],
+    "processes": [1, 2, 3],
+    "workers": [0, 2],
+    "flip": [False, True],
+    "crop": ["center", "random"],
+    "accumulation": [1, 2],
+    "ema": [None, {"decay": 0.9}],
+    "gradient_checkpointing": [False, True],
+    "snr_gamma": [None, 5.0],
+    "noise_offset": [0.0, 0.1],
+    "dropout": [0.0, 0.2],
+    "kills": [*((moment,) for moment in MOMENTS), ("save", "commit")],
+}
+
+PLAIN: Row = {name: values[0] for name, values in FACTORS.items()}
+LORA: Row = {**PLAIN, "workers": 2, "flip": True, "crop": "random", "accumulation": 2, "dropout": 0.2, "kills": ("save", "commit")}
+FULL: Row = {
+    **PLAIN,
+    "method": "full",
+    "family": "sd2",
+    "processes": 2,
+    "ema": {"decay": 0.9},
+    "gradient_checkpointing": True,
+    "snr_gamma": 5.0,
+    "noise_offset": 0.1,
+    "kills": ("commit",),
+}
+
+
+def fields_of(row: Row) -> dict[str, Any]:
+    lora = {"train__lora": {"dropout": row["dropout"]}} if row["method"] == "lora" else {}
+    return {
+        **lora,
+        "family": row["family"],
+        "data__flip": row["flip"],
+        "data__crop": row["crop"],
+        "data__caption_dropout": 0.2,
+        "train__method": row["method"],
+        "train__steps": STEPS,
+        "train__global_batch": row["processes"] * row["accumulation"],
+        "train__optimizer": {"learning_rate": 0.01 if row["method"] == "lora" else 0.001},
+        "train__schedule": {"name": "cosine", "warmup_steps": 2},
+        "train__ema": row["ema"],
+        "train__gradient_checkpointing": row["gradient_checkpointing"],
+        "train__loss": {"snr_gamma": row["snr_gamma"], "noise_offset": row["noise_offset"]},
+        "checkpoint__every_steps": SAVE_EVERY,
+        "run__accelerator": f"cpu:{row['processes']}",
+        "run__workers": row["workers"],
+    }
+
+
+def name_of(row: Row) -> str:
+    """Unique to what decides the result, and readable as a test's name."""
+    changed = [name if value is True else f"{name}-{value}" for name, value in row.items() if value != PLAIN[name]]
+    return " ".join(changed).translate(str.maketrans("", "", "{}()'\":,")) or "plain"
+
+
+def check_resume(row: Row, *, workshop: Workshop, folder: Path) -> None:
+    straight = workshop.finished(f"resume {name_of({**row, 'kills': PLAIN['kills']})}", **fields_of(row))
+    job = workshop.job(folder, **fields_of(row))
+    for moment in row["kills"]:
+        running = job.start()
+        MOMENTS[moment](job, running)
+        assert running.kill().code == -signal.SIGKILL, running.output
+    committed = max(job.committed_steps(), default=0)
+    resumed = job.run()
+    assert resumed.code == 0, resumed.output
+    assert [event["start_step"] for event in resumed.of("train")] == ([committed] if committed < STEPS else [])
+    assert not resumed.of("inexact")
+    check_same_result(job, straight)
+
+
+def check_same_result(job: Job, straight: Job) -> None:
+    assert job.done_digest() == straight.done_digest()
+    assert job.published() == straight.published()
+    job.verified()
+    expected = straight.losses()
+    assert len(expected) == STEPS
+    assert all(loss == expected[step] for step, loss in job.losses().items())
+
+
+def test_a_killed_lora_run_goes_on_to_the_same_files(workshop, tmp_path):
+    check_resume(LORA, workshop=workshop, folder=tmp_path / "job")
+
+
+def test_a_killed_full_run_of_two_processes_goes_on_to_the_same_files(workshop, tmp_path):
+    check_resume(FULL, workshop=workshop, folder=tmp_path / "job")
+
+
+def test_two_processes_train_as_one_does(workshop):
+    losses = []
+    for processes in (1, 2):
+        fields = fields_of(FULL) | {"run__accelerator": f"cpu:{processes}"}
+        name = name_of({**FULL, "kills": PLAIN["kills"]}) if processes == 2 else "of one process"
+        losses.append(workshop.finished(f"resume {name}", **fields).losses())
+    assert losses[0].keys() == losses[1].keys() == set(range(1, STEPS + 1))
+    for step, loss in losses[0].items():
+        assert losses[1][step] == pytest.approx(loss, rel=1e-5), f"step {step}"
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("row", pairwise_rows(FACTORS), ids=name_of)
+def test_every_two_factors_together_resume_to_the_same_files(workshop, tmp_path, row):
+    check_resume(row, workshop=workshop, folder=tmp_path / "job")
