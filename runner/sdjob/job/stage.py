@@ -1,7 +1,6 @@
 """Brings what a job names to this machine and looks at it: the base model's files, the pictures and their index."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from sdjob.core.errors import MissingError, UsageError
 from sdjob.core.log import Log
 from sdjob.data.index import Index, check_bad_share, scan
 from sdjob.data.records import list_records
+from sdjob.diffusion.family import read_config
+from sdjob.job.weights import DIFFUSERS_LORA
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import parse_place
 from sdjob.store.base import ObjectMissingError, ObjectStore
@@ -38,8 +39,8 @@ def local_folder(text: str, *, field: str) -> Path:
 def stage_model(job: JobSpec, *, check_stop: Callable[[], None]) -> StagedModel:
     """A folder on this machine is used where it stands."""
     folder = local_folder(job.model.source, field="model.source")
-    _refuse_unknown_models(folder)
     files = sorted(_used_files(folder, variant=job.model.variant))
+    _refuse_unknown_models(folder)
     hashes: dict[str, str] = {}
     for path in files:
         check_stop()
@@ -48,17 +49,40 @@ def stage_model(job: JobSpec, *, check_stop: Callable[[], None]) -> StagedModel:
 
 
 def stage_init_from(job: JobSpec) -> tuple[Path | None, dict[str, str]]:
-    """`train.init_from`'s path and the hashes of its weights."""
+    """What the trainer starts from (a LoRA's file, or a UNet's folder) and the hashes of its weights."""
     if job.train.init_from is None:
         return None, {}
     path = local_folder(job.train.init_from, field="train.init_from")
-    files = [path] if path.is_file() else sorted(path.rglob("*.safetensors"))
+    if job.train.method == "lora":
+        file = _lora_file(path)
+        return file, {"init_from": file_sha256(file)}
+    folder = path / "unet" if (path / "unet").is_dir() else path
+    if not (folder / "config.json").is_file():
+        raise MissingError(
+            f"{path} is neither a pipeline's folder nor a UNet's (there is no {folder / 'config.json'})", where="train.init_from"
+        )
+    files = sorted(_weights(folder, ending=".safetensors", field="train.init_from"))
+    return folder, {f"init_from/{f.name}": file_sha256(f) for f in files}
+
+
+def _lora_file(path: Path) -> Path:
+    """The file itself, or the one in a folder: diffusers' own name before a file that stands alone."""
+    if path.is_file():
+        return path
+    if (path / DIFFUSERS_LORA).is_file():
+        return path / DIFFUSERS_LORA
+    files = sorted(path.glob("*.safetensors"))
     if not files:
         raise MissingError(f"{path} holds no safetensors file", where="train.init_from")
-    return path, {f"init_from/{f.name}": file_sha256(f) for f in files}
+    if len(files) > 1:
+        names = ", ".join(f.name for f in files)
+        raise UsageError(f"{path} holds several LoRA files ({names})", where="train.init_from", next_step="Name one of them.")
+    return files[0]
 
 
 def _used_files(folder: Path, *, variant: str | None) -> Iterator[Path]:
+    if not (folder / "model_index.json").is_file():
+        raise MissingError(f"{folder} has no model_index.json: not a diffusers model folder", where="model.source")
     for part in MODEL_PARTS:
         plain = [p for p in (folder / part).glob("*") if p.suffix in PLAIN_SUFFIXES]
         if not plain:
@@ -68,10 +92,10 @@ def _used_files(folder: Path, *, variant: str | None) -> Iterator[Path]:
         yield from plain
     ending = f".{variant}.safetensors" if variant else ".safetensors"
     for part in WEIGHT_PARTS:
-        yield from _weights(folder / part, ending=ending)
+        yield from _weights(folder / part, ending=ending, field="model.source")
 
 
-def _weights(part: Path, *, ending: str) -> list[Path]:
+def _weights(part: Path, *, ending: str, field: str) -> list[Path]:
     found = [p for p in part.glob(f"*{ending}") if p.name.count(".") == ending.count(".") or "-of-" in p.name]
     if found:
         return found
@@ -79,7 +103,7 @@ def _weights(part: Path, *, ending: str) -> list[Path]:
     there = f" (it holds {', '.join(others)})" if others else ""
     raise MissingError(
         f"{part} holds no weights that end in {ending}{there}.",
-        where="model.source",
+        where=field,
         next_step="Only safetensors are read: convert the weights first, or set model.variant to what the folder has.",
     )
 
@@ -87,15 +111,13 @@ def _weights(part: Path, *, ending: str) -> list[Path]:
 def _refuse_unknown_models(folder: Path) -> None:
     if (folder / "text_encoder_2").exists():
         raise UsageError(f"{folder} is an SDXL model; this version trains Stable Diffusion 1.x and 2.x", where="model.source")
-    config = folder / "unet" / "config.json"
-    if config.is_file():
-        channels = json.loads(config.read_text(encoding="utf-8")).get("in_channels")
-        vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8")).get("latent_channels", 4)
-        if channels != vae:
-            raise UsageError(
-                f"the UNet takes {channels} channels where the VAE makes {vae}: an inpainting or depth model, not text to image",
-                where="model.source",
-            )
+    channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
+    vae = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
+    if channels != vae:
+        raise UsageError(
+            f"the UNet takes {channels} channels where the VAE makes {vae}: an inpainting or depth model, not text to image",
+            where="model.source",
+        )
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,10 @@
 """LoRA on the UNet through peft: adapters in, one set of names out."""
 
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -24,7 +27,7 @@ def add_lora(unet: UNet2DConditionModel, *, spec: "LoraSpec", seed: int) -> None
     unet.requires_grad_(False)
     config = LoraConfig(
         r=spec.rank,
-        lora_alpha=spec.alpha,
+        lora_alpha=spec.alpha,  # pyright: ignore[reportArgumentType] (peft annotates int and divides it by the rank)
         lora_dropout=spec.dropout,
         target_modules=list(spec.targets),
         init_lora_weights=True,
@@ -36,6 +39,8 @@ def add_lora(unet: UNet2DConditionModel, *, spec: "LoraSpec", seed: int) -> None
             f"the model's UNet has no layer named {' or '.join(spec.targets)} ({error})", where="train.lora.targets"
         ) from error
     for name, parameter in lora_parameters(unet).items():
+        # peft makes adapters in the base's precision: drawn into bf16 and widened after, A would depend on the precision.
+        parameter.data = parameter.data.float()
         if ".lora_A." in name:
             drawn = initial_lora_A(name, shape=tuple(parameter.shape), seed=seed)
             parameter.data.copy_(torch.from_numpy(drawn))
@@ -52,29 +57,41 @@ def lora_parameters(unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]
     }
 
 
-def read_lora(path: Path) -> dict[str, Tensor]:
-    """LoRA weights in diffusers', peft's or kohya's form by their names in a checkpoint."""
-    state, alphas = StableDiffusionLoraLoaderMixin.lora_state_dict(str(path), use_safetensors=True)
-    if alphas:
-        raise_for_foreign_alphas(state, alphas, path=path)
+@dataclass(frozen=True)
+class GivenLora:
+    weights: dict[str, Tensor]
+    """float32, by their names in a checkpoint."""
+
+    scales: frozenset[float]
+    """alpha / rank of its layers, each value once."""
+
+
+def read_lora(path: Path) -> GivenLora:
+    """A file of LoRA weights in diffusers', peft's or kohya's form."""
+    loaded: Any = StableDiffusionLoraLoaderMixin.lora_state_dict(str(path), use_safetensors=True, return_lora_metadata=True)
+    state, alphas, metadata = loaded
     unet_state = {k.removeprefix("unet."): v for k, v in state.items() if k.startswith("unet.")}
-    return {f"unet.{k}": v.float() for k, v in convert_unet_state_dict_to_peft(unet_state).items()}
+    peft_state: dict[str, Tensor] = convert_unet_state_dict_to_peft(unet_state)
+    scales = frozenset(_kohya_scales(state, alphas)) if alphas else frozenset([_diffusers_scale(metadata or {})])
+    return GivenLora({f"unet.{k}": v.float() for k, v in peft_state.items()}, scales)
 
 
-def raise_for_foreign_alphas(state: dict[str, Tensor], alphas: dict[str, float], *, path: Path) -> None:
-    """A start from alpha != rank would silently be scaled: fold it in yourself, or train with that alpha."""
-    ranks = {v.shape[0] for k, v in state.items() if k.endswith((".lora_A.weight", ".lora.down.weight"))}
-    if any(alpha not in ranks for alpha in alphas.values()):
-        raise UsageError(
-            f"{path.name} was trained with alpha {sorted(set(alphas.values()))} at rank {sorted(ranks)}; only alpha = rank "
-            "can be taken as a start",
-            where="train.init_from",
-        )
+def _kohya_scales(state: Mapping[str, Tensor], alphas: Mapping[str, float]) -> Iterator[float]:
+    """diffusers keeps each layer's alpha under the name of its A and `.alpha`; A has as many rows as its rank."""
+    for name, alpha in alphas.items():
+        if name.startswith("unet."):
+            yield alpha / state[name.removesuffix(".alpha")].shape[0]
 
 
-def load_lora(unet: UNet2DConditionModel, path: Path) -> None:
-    """Starts the adapters from given weights; every adapter of the job must be there, in the job's rank."""
-    given, own = read_lora(path), lora_parameters(unet)
+def _diffusers_scale(metadata: Mapping[str, Any]) -> float:
+    """Of a file that says nothing diffusers makes alpha = rank."""
+    return metadata["unet.lora_alpha"] / metadata["unet.r"] if "unet.lora_alpha" in metadata else 1.0
+
+
+def load_lora(unet: UNet2DConditionModel, path: Path, *, spec: "LoraSpec") -> None:
+    """Starts the adapters from given weights; every adapter of the job must be there, in the job's rank and scale."""
+    start, own = read_lora(path), lora_parameters(unet)
+    given = start.weights
     missing = sorted(own.keys() - given.keys())
     extra = sorted(given.keys() - own.keys())
     if missing or extra:
@@ -92,3 +109,11 @@ def load_lora(unet: UNet2DConditionModel, path: Path) -> None:
                 where="train.init_from",
             )
         parameter.data.copy_(given[name])
+    # The same matrices under another scale would be another function than the one that was trained.
+    if any(not math.isclose(scale, spec.alpha / spec.rank, rel_tol=1e-6) for scale in start.scales):
+        alphas = ", ".join(f"{scale * spec.rank:g}" for scale in sorted(start.scales))
+        raise UsageError(
+            f"{path.name} was trained with alpha {alphas} at rank {spec.rank}, and the job's train.lora.alpha is {spec.alpha:g}.",
+            where="train.init_from",
+            next_step="Set train.lora.alpha to the file's own." if len(start.scales) == 1 else None,
+        )

@@ -14,6 +14,7 @@ from sdjob.core.errors import SdjobError, UsageError
 from sdjob.loop import Link, Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_torch import setup
+from sdjob.train_torch.batches import build_batches
 from sdjob.train_torch.sample import run_sample_task
 
 
@@ -57,7 +58,7 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     # 3. the base model; LoRA adapters as drawn from the seed.
     trainer.load(checkpoint=task.restore_from, init_from=task.init_from)
     link.send("ready", step=task.start_step, fingerprint=setup.fingerprint(accelerator))
-    with setup.build_batches(task, trainer=trainer) as batches:
+    with build_batches(task, trainer=trainer) as batches:
         ending = Loop(trainer, setup.loop_plan(task, accelerator), link, SystemClock()).run(batches)
     link.send(ending)
     setup.leave(accelerator)

@@ -1,8 +1,8 @@
-"""Builds what the torch loop needs: device, models, optimizer, the stream of batches."""
+"""Builds what the torch loop needs: device, models, optimizer, the trainer that the loop drives."""
 
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,16 +18,13 @@ from diffusers.schedulers import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sdjob.data.index import Index
-from sdjob.data.prefetch import Prefetch, SampleBatches
-from sdjob.data.samples import Sample, SampleSource
-from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.core.errors import UsageError
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
 from sdjob.spec.task import TrainTask
+from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
-from sdjob.train_torch.encode import token_ids
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
@@ -94,8 +91,6 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
         frozen.requires_grad_(False).eval()
     if lora:
         add_lora(unet, spec=train.lora, seed=train.seed)
-        for parameter in lora_parameters(unet).values():
-            parameter.data = parameter.data.float()
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     unet.train()
@@ -116,7 +111,7 @@ def build_state(task: TrainTask, *, unet: UNet2DConditionModel) -> states.TrainS
     optimizer = torch.optim.AdamW(
         parameters.values(),
         lr=train.optimizer.learning_rate,
-        betas=tuple(train.optimizer.betas),
+        betas=train.optimizer.betas,
         weight_decay=train.optimizer.weight_decay,
         eps=train.optimizer.epsilon,
         fused=True,
@@ -166,7 +161,7 @@ class TorchTrainer:
     def load(self, *, checkpoint: Path | None, init_from: Path | None) -> None:
         runner, train = self.runner, self.task.job.train
         if init_from is not None and checkpoint is None:
-            load_start(runner.models.unet, init_from, method=train.method)
+            load_start(runner.models.unet, init_from, train=train)
         if train.ema is not None:
             # Made after the start's weights are in: the average begins at them.
             runner.state.ema = EMAModel(runner.state.parameters.values(), decay=train.ema.decay)
@@ -199,7 +194,7 @@ class TorchTrainer:
             models.unet.train()
 
     @contextmanager
-    def _averaged_weights(self) -> Iterator[None]:
+    def _averaged_weights(self) -> Generator[None]:
         """EMA weights are what is published, so they are what is looked at."""
         state = self.runner.state
         if state.ema is None:
@@ -214,14 +209,18 @@ class TorchTrainer:
             state.ema.restore(parameters)
 
 
-def load_start(unet: UNet2DConditionModel, path: Path, *, method: str) -> None:
-    """`train.init_from`: LoRA weights, or a UNet's (a pipeline folder, or a UNet's own)."""
-    if method == "lora":
-        load_lora(unet, path)
+def load_start(unet: UNet2DConditionModel, path: Path, *, train: TrainSpec) -> None:
+    """`train.init_from`: a file of LoRA weights, or a UNet's folder."""
+    if train.method == "lora":
+        load_lora(unet, path, spec=train.lora)
         return
-    folder = path / "unet" if (path / "unet").is_dir() else path
-    given = UNet2DConditionModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    unet.load_state_dict(given.state_dict())
+    given = UNet2DConditionModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+    try:
+        unet.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise UsageError(
+            f"{path} holds a UNet of another architecture than the model's: {error}", where="train.init_from"
+        ) from error
 
 
 def build_trainer(task: TrainTask, *, accelerator: Accelerator, models: Models) -> TorchTrainer:
@@ -237,9 +236,6 @@ def scheduler_of(model: Path) -> SchedulerMixin:
     return kind.from_pretrained(model, subfolder="scheduler")
 
 
-# ---- batches ---------------------------------------------------------------------------------------------------------------
-
-
 def loop_plan(task: TrainTask, accelerator: Accelerator) -> LoopPlan:
     job = task.job
     return LoopPlan(
@@ -252,68 +248,4 @@ def loop_plan(task: TrainTask, accelerator: Accelerator) -> LoopPlan:
         scratch=task.scratch,
         num_ranks=accelerator.num_processes,
         is_main=accelerator.is_main_process,
-    )
-
-
-@dataclass(frozen=True)
-class BatchMaker:
-    """The micro-batches of a rank at a step: a pure function, with any number of threads."""
-
-    samples: SampleBatches
-    """Its members are the rank's rows, micro-step after micro-step."""
-
-    device_batch: int
-    tokenizer: CLIPTokenizer
-    draws: DrawPlan
-    pin: bool
-
-    def __call__(self, step: int) -> list[MicroBatch]:
-        samples, members = self.samples.batch(step), self.samples.members
-        firsts = range(0, len(members), self.device_batch)
-        return [self._micro_batch(step, samples[i : i + self.device_batch], members[i : i + self.device_batch]) for i in firsts]
-
-    def _micro_batch(self, step: int, samples: Sequence[Sample], members: Sequence[int]) -> MicroBatch:
-        drawn = draw(self.draws, step=step, indices=members)
-        tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
-        tensors["pixels_BCHW"] = torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))
-        tensors["ids_BT"] = token_ids(self.tokenizer, [s.caption for s in samples])
-        return MicroBatch(**{name: t.pin_memory() if self.pin else t for name, t in tensors.items()})
-
-
-def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: int) -> list[int]:
-    """Micro-step m of rank r takes rows (m * ranks + r) * device_batch and on: every row of the global batch once."""
-    num_micro = global_batch // (device_batch * num_ranks)
-    firsts = [(micro * num_ranks + rank) * device_batch for micro in range(num_micro)]
-    return [row for first in firsts for row in range(first, first + device_batch)]
-
-
-@contextmanager
-def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Iterator[Prefetch[list[MicroBatch]]]:
-    train, accelerator = task.job.train, trainer.runner.accelerator
-    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.pictures, data=task.job.data, seed=train.seed)
-    rows = rows_of_rank(
-        accelerator.process_index,
-        num_ranks=accelerator.num_processes,
-        device_batch=train.device_batch,
-        global_batch=train.global_batch,
-    )
-    workers = task.job.run.workers
-    samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
-    maker = BatchMaker(samples, train.device_batch, trainer.tokenizer, draw_plan(task, trainer), pin=task.device == "cuda")
-    with (
-        closing(samples),
-        Prefetch(maker, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches,
-    ):
-        yield batches
-
-
-def draw_plan(task: TrainTask, trainer: TorchTrainer) -> DrawPlan:
-    train = task.job.train
-    return DrawPlan(
-        seed=train.seed,
-        schedule=read_schedule(task.model, prediction=train.loss.prediction),
-        latent_shape=trainer.latent_shape,
-        snr_gamma=train.loss.snr_gamma,
-        noise_offset=train.loss.noise_offset,
-        input_perturbation=train.loss.input_perturbation,
     )

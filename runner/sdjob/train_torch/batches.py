@@ -1,0 +1,85 @@
+"""The stream of a rank's micro-batches: pictures, caption tokens and draws of each step, made ahead of it."""
+
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import CLIPTokenizer
+
+from sdjob.data.index import Index
+from sdjob.data.prefetch import Prefetch, SampleBatches
+from sdjob.data.samples import Sample, SampleSource
+from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.diffusion.schedule import read_schedule
+from sdjob.spec.task import TrainTask
+from sdjob.train_torch.encode import token_ids
+from sdjob.train_torch.setup import TorchTrainer
+from sdjob.train_torch.step import MicroBatch
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """The micro-batches of a rank at a step: a pure function, with any number of threads."""
+
+    samples: SampleBatches
+    """Its members are the rank's rows, micro-step after micro-step."""
+
+    device_batch: int
+    tokenizer: CLIPTokenizer
+    draws: DrawPlan
+    pin: bool
+
+    def __call__(self, step: int) -> list[MicroBatch]:
+        samples, members = self.samples.batch(step), self.samples.members
+        firsts = range(0, len(members), self.device_batch)
+        return [self._micro_batch(step, samples[i : i + self.device_batch], members[i : i + self.device_batch]) for i in firsts]
+
+    def _micro_batch(self, step: int, samples: Sequence[Sample], members: Sequence[int]) -> MicroBatch:
+        drawn = draw(self.draws, step=step, indices=members)
+        tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
+        tensors["pixels_BCHW"] = torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))
+        tensors["ids_BT"] = token_ids(self.tokenizer, [s.caption for s in samples])
+        return MicroBatch(**{name: t.pin_memory() if self.pin else t for name, t in tensors.items()})
+
+
+def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: int) -> list[int]:
+    """Micro-step m of rank r takes rows (m * ranks + r) * device_batch and on: every row of the global batch once."""
+    num_micro = global_batch // (device_batch * num_ranks)
+    firsts = [(micro * num_ranks + rank) * device_batch for micro in range(num_micro)]
+    return [row for first in firsts for row in range(first, first + device_batch)]
+
+
+@contextmanager
+def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Generator[Prefetch[list[MicroBatch]]]:
+    train, accelerator = task.job.train, trainer.runner.accelerator
+    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.pictures, data=task.job.data, seed=train.seed)
+    rows = rows_of_rank(
+        accelerator.process_index,
+        num_ranks=accelerator.num_processes,
+        device_batch=train.device_batch,
+        global_batch=train.global_batch,
+    )
+    workers = task.job.run.workers
+    samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
+    # Its own: a tokenizer keeps its last call's padding, so validation must not share it with the prefetch thread.
+    tokenizer = CLIPTokenizer.from_pretrained(task.model, subfolder="tokenizer")
+    maker = BatchMaker(samples, train.device_batch, tokenizer, draw_plan(task, trainer), pin=task.device == "cuda")
+    with (
+        closing(samples),
+        Prefetch(maker, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches,
+    ):
+        yield batches
+
+
+def draw_plan(task: TrainTask, trainer: TorchTrainer) -> DrawPlan:
+    train = task.job.train
+    return DrawPlan(
+        seed=train.seed,
+        schedule=read_schedule(task.model, prediction=train.loss.prediction),
+        latent_shape=trainer.latent_shape,
+        snr_gamma=train.loss.snr_gamma,
+        noise_offset=train.loss.noise_offset,
+        input_perturbation=train.loss.input_perturbation,
+    )
