@@ -17,8 +17,9 @@ SHORTEST_SECRET = 8  # shorter values ("1", "true", "/run") would blank out ordi
 
 
 def secret_values(environment: dict[str, str]) -> tuple[str, ...]:
-    """The values to hide, longest first, so that a secret within another is hidden as a whole."""
+    """The values to hide, also as JSON spells them; longest first, so that a secret within another is hidden as a whole."""
     values = {v for k, v in environment.items() if SECRET_NAME.search(k) and len(v) >= SHORTEST_SECRET}
+    values |= {json.dumps(v)[1:-1] for v in values}
     return tuple(sorted(values, key=len, reverse=True))
 
 

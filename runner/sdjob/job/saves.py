@@ -17,6 +17,9 @@ from sdjob.job.stop import StopRequest
 from sdjob.ledger.write import LedgerWriter
 
 
+JOIN_S = 0.2  # how often a wait for the last save looks at the notice
+
+
 @dataclass(frozen=True)
 class Save:
     step: int
@@ -57,23 +60,26 @@ class Saves:
         self._queue.put(save)
 
     def finish(self) -> None:
-        """Waits until every save that was put is over."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        """Waits until every save that was put is over; after a stop request no longer than the notice lasts: what is
+        uploaded by half is invisible."""
+        if self._thread is None:
+            return
+        self._queue.put(None)
+        while self._thread.is_alive() and self.stop.seconds_left() > 0:
+            self._thread.join(JOIN_S)
+        self._thread = None
 
     def _work(self) -> None:
         while (save := self._queue.get()) is not None:
             try:
                 self._save(save)
+                self.on_over(save.step)
+                if not save.final:
+                    self._prune()
             except Exception as error:
                 self.failure = error
                 self.on_failure()
                 return
-            self.on_over(save.step)
-            if not save.final:
-                self._prune()
 
     def _save(self, save: Save) -> None:
         size_bytes = sum(p.stat().st_size for p in save.folder.iterdir())
