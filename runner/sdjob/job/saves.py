@@ -16,7 +16,6 @@ from sdjob.core.log import Log
 from sdjob.job.stop import StopRequest
 from sdjob.ledger.write import LedgerWriter
 
-
 JOIN_S = 0.2  # how often a wait for the last save looks at the notice
 
 
@@ -49,7 +48,7 @@ class Saves:
     """The last step's, once committed; its files are kept for publishing."""
 
     _bytes_per_s: float | None = None
-    _queue: "queue.Queue[Save | None]" = field(default_factory=lambda: queue.Queue[Save | None]())
+    _queue: "queue.Queue[Save | None]" = field(default_factory=queue.Queue["Save | None"])
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
