@@ -43,7 +43,15 @@ FACTORS: dict[str, list[Any]] = {
 }
 
 PLAIN: Row = {name: values[0] for name, values in FACTORS.items()}
-LORA: Row = {**PLAIN, "workers": 2, "flip": True, "crop": "random", "accumulation": 2, "dropout": 0.2, "kills": ("save", "commit")}
+LORA: Row = {
+    **PLAIN,
+    "workers": 2,
+    "flip": True,
+    "crop": "random",
+    "accumulation": 2,
+    "dropout": 0.2,
+    "kills": ("save", "commit"),
+}
 FULL: Row = {
     **PLAIN,
     "method": "full",

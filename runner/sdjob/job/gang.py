@@ -8,7 +8,7 @@ from typing import Any
 
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
-from sdjob.core.errors import SdjobError, StoppedError, error_for_exit_code
+from sdjob.core.errors import SdjobError, error_for_exit_code
 from sdjob.core.proc import Child, start
 from sdjob.job.launch import Command
 from sdjob.job.stop import RERUN, StopRequest
@@ -74,6 +74,8 @@ class Gang:
                 self._hear(key.data)
             elif key.fileobj == self._wake[0]:
                 os.read(self._wake[0], 1 << 10)
+            else:
+                self._selector.unregister(key.fileobj)  # a stop request stays readable: once is enough
         self.watch()
         if self.stop.requested:
             self._pass_on_stop()
@@ -119,13 +121,13 @@ class Gang:
 
     def _pass_on_stop(self) -> None:
         if not self._training:
-            raise StoppedError("stopped on request; nothing was under way that a save could keep.", next_step=RERUN)
+            raise self.stop.ending("nothing was under way that a save could keep")
         if not self._stop_sent:
             self._stop_sent = True
             for child in self.children:
                 child.channel.send({"event": "stop"})
         if self.stop.seconds_left() <= 0:
-            raise StoppedError("stopped on request; the notice ended before the step did.", next_step=RERUN)
+            raise self.stop.ending("the notice ended before the step did")
 
     def _raise_for_failures(self) -> None:
         if self._failures:
@@ -133,11 +135,12 @@ class Gang:
 
 
 def failure_of(failures: Sequence[tuple[int, Mapping[str, Any]]]) -> SdjobError:
-    """The cause among what the processes said: words before silence, an error of the user's before a fault of ours."""
+    """The cause among what the processes said: an error of the user's before a signal, that before a fault of ours."""
     spoken = [(rank, m) for rank, m in failures if "what" in m]
-    # A peer that dies in a collective speaks of the collective (70): whoever names another cause is the culprit.
+    # A peer that dies in a collective speaks of the collective (70): whoever names another cause, or was killed, is the culprit.
     named = [(rank, m) for rank, m in spoken if m["exit_code"] != SdjobError.exit_code]
-    rank, message = (named or spoken or list(failures))[0]
+    killed = [(rank, m) for rank, m in failures if m["exit_code"] < 0]
+    rank, message = (named or killed or spoken or list(failures))[0]
     if "what" in message:
         return error_for_exit_code(message["exit_code"], message["what"])
     code = message["exit_code"]

@@ -32,8 +32,12 @@ def hours_left(job: JobSpec, *, ledgers: Sequence[AttemptLedger]) -> float:
         return float("inf")
     left = job.run.max_hours - hours_used(ledgers)
     if left <= 0:
-        raise TimeSpentError(
-            f"run.max_hours is used up: {job.run.max_hours:g} hours over {len(ledgers)} attempts; what is committed stands.",
-            next_step="Raise run.max_hours and run the same command again to go on.",
-        )
+        raise time_spent(job, attempts=len(ledgers))
     return left
+
+
+def time_spent(job: JobSpec, *, attempts: int) -> TimeSpentError:
+    return TimeSpentError(
+        f"run.max_hours is used up: {job.run.max_hours:g} hours over {attempts} attempt(s); what is committed stands.",
+        next_step="Raise run.max_hours and run the same command again to go on.",
+    )

@@ -9,11 +9,11 @@ from typing import Any
 
 from sdjob.ckpt.engine import Claim, CommitLog, Restored
 from sdjob.core.clock import Clock
-from sdjob.core.errors import SdjobError, StorageError, TimeSpentError, UsageError
+from sdjob.core.errors import SdjobError, StorageError, UsageError
 from sdjob.core.log import Log
 from sdjob.data.index import Index
 from sdjob.job import machine
-from sdjob.job.limits import check_progress, hours_left
+from sdjob.job.limits import check_progress, hours_left, time_spent
 from sdjob.job.results import Result, publish_all, publish_places
 from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
 from sdjob.job.scratch import attempt_folder, run_folder
@@ -137,7 +137,6 @@ class Attempt:
     ledger: LedgerWriter
     seconds_left: float
     started_s: float = 0.0
-    time_is_up: bool = False
 
     def execute(self) -> None:
         self.started_s = self.run.clock.monotonic_s()
@@ -224,22 +223,15 @@ class Attempt:
         return f"training {train.method} {where} to step {resolution.total_steps}, {batch}"
 
     def _check_time(self) -> None:
-        if not self.time_is_up and self.run.clock.monotonic_s() - self.started_s > self.seconds_left:
-            self.time_is_up = True
-            self.run.stop.request()
+        if self.run.clock.monotonic_s() - self.started_s > self.seconds_left:
+            self.run.stop.request(cause=time_spent(self.run.job, attempts=self.claim.epoch))
 
     def _outcome(self, training: Training, resolution: Resolution) -> Result:
         """The last step's state where it was committed; else why the training ended before it."""
         saves = training.saves
         if saves.final is not None:
             return Result(saves.final.folder, resolution.total_steps, saves.committed_digest, saves.final.facts)
-        if self.time_is_up:
-            raise TimeSpentError(
-                f"run.max_hours is used up: {self.run.job.run.max_hours:g} hours over all attempts; what is committed stands.",
-                next_step="Raise run.max_hours and run the same command again to go on.",
-            )
-        if self.run.stop.requested:
-            self.run.stop.check_after(saves.committed_step)
+        self.run.stop.check_after(saves.committed_step)
         raise StorageError("the last step could not be saved.", next_step=RERUN)
 
     def _run_id(self, resolution: Resolution) -> str:

@@ -50,8 +50,11 @@ def sweep(run: Path) -> None:
 
 
 def _locked(folder: Path) -> int | None:
-    """A file descriptor that holds the folder's lock; None where a living process has it."""
-    descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    """A file descriptor that holds the folder's lock; None where a living process has it, or has swept the folder away."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 
 from sdjob.core.clock import Clock
-from sdjob.core.errors import StoppedError
+from sdjob.core.errors import SdjobError, StoppedError
 
 RERUN = "What is committed stands; run the same command again to go on."
 
@@ -20,10 +20,14 @@ class StopRequest:
     clock: Clock
     notice_s: float
     requested_at_s: float | None = None
+    cause: SdjobError | None = None
+    """What to end with instead of a StoppedError, where it was no signal that asked."""
+
     wake_fd: int = field(init=False)
     """Readable from the first signal on, for a selector."""
 
     _wake_write_fd: int = field(init=False)
+    _signalled: bool = False
 
     def __post_init__(self) -> None:
         self.wake_fd, self._wake_write_fd = os.pipe()
@@ -34,13 +38,15 @@ class StopRequest:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self.requested:
+        if self._signalled:
             os._exit(StoppedError.exit_code)
+        self._signalled = True
         self.request()
 
-    def request(self) -> None:
+    def request(self, *, cause: SdjobError | None = None) -> None:
+        """The first request counts: a later one changes neither the cause nor the time that is left."""
         if self.requested_at_s is None:
-            self.requested_at_s = self.clock.monotonic_s()
+            self.requested_at_s, self.cause = self.clock.monotonic_s(), cause
             os.write(self._wake_write_fd, b"!")
 
     @property
@@ -53,13 +59,16 @@ class StopRequest:
             return float("inf")
         return self.requested_at_s + self.notice_s - self.clock.monotonic_s()
 
+    def ending(self, how: str) -> SdjobError:
+        """The error that a requested stop ends with; `how` says how far the attempt came."""
+        return self.cause or StoppedError(f"stopped on request; {how}.", next_step=RERUN)
+
     def check(self) -> None:
         """Called between pieces of work that need no save."""
         if self.requested:
-            raise StoppedError("stopped on request.", next_step=RERUN)
+            raise self.ending("nothing was under way that a save could keep")
 
     def check_after(self, committed_step: int | None) -> None:
         """As `check`, and says how far the attempt came."""
         if self.requested:
-            reached = f"step {committed_step} is committed" if committed_step else "no new step was committed"
-            raise StoppedError(f"stopped on request; {reached}.", next_step=RERUN)
+            raise self.ending(f"step {committed_step} is committed" if committed_step else "no new step was committed")

@@ -50,6 +50,7 @@ class Training:
     _fingerprint: dict[str, Any] = field(default_factory=dict[str, Any])
     _inexact: list[str] = field(default_factory=list[str])
     _logged_at_s: float = float("-inf")
+    _stopping: bool = False
 
     def __post_init__(self) -> None:
         self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
@@ -87,6 +88,12 @@ class Training:
         if self.saves.failure is not None:
             raise self.saves.failure
         self.check_time()
+        if self.stop.requested and not self._stopping:
+            self._stopping = True
+            left_s = round(max(0.0, self.stop.seconds_left()), 1)
+            self.log.event(
+                "stopping", f"asked to stop: this step is finished and saved, {left_s} s are left", seconds_left=left_s
+            )
 
     def _on_message(self, message: Message) -> None:
         handlers = {
