@@ -208,7 +208,6 @@ class CommitLog:
     def finish(self, *, step: int, digest: str, published: Sequence[str]) -> None:
         """The last write of a run: it is done, with this state, and published there."""
         claim = self._holder()
-        self.still_owner()
         newest = next(iter(self._journal.history.live), None)
         if newest is None or (newest.step, newest.digest) != (step, digest):
             raise SdjobError(

@@ -5,7 +5,7 @@ import json
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sdjob.ckpt.engine import CommitLog
 from sdjob.ckpt.history import History, LoggedCommit
@@ -29,6 +29,11 @@ VERBS = {
 COLUMNS = ("slot", "step", "epoch", "time", "size", "state", "digest")
 
 
+class Policy(TypedDict):
+    keep: int
+    keep_every: int | None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="checkpoints_verb", required=True, metavar="list|verify|prune")
     for name, meaning in VERBS.items():
@@ -36,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         verb.add_argument("place", metavar="PLACE", help="the job's checkpoint.to")
         verb.add_argument("--json", action="store_true", help="one JSON document on stdout")
     prune = verbs.choices["prune"]
-    prune.add_argument("--keep", type=_count, default=DEFAULT_KEEP, metavar="N", help="how many stay (default: %(default)s)")
+    prune.add_argument("--keep", type=_count, metavar="N", help="how many stay (default: the job's checkpoint.keep)")
     prune.add_argument("--take-over", action="store_true", help="even if an attempt may be running: it stops with exit 76")
 
 
@@ -72,8 +77,8 @@ def verify_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool)
     return 0 if report.is_whole else UnsoundError.exit_code
 
 
-def prune_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool, keep: int, take_over: bool) -> int:
-    commits = CommitLog(store, clock=clock, log=log, keep=keep)
+def prune_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool, keep: int | None, take_over: bool) -> int:
+    commits = CommitLog(store, clock=clock, log=log, **stored_policy(store, keep=keep))
     history = commits.replay()
     refuse_empty(history, place=store.uri)
     if not take_over:
@@ -92,6 +97,17 @@ def prune_commits(store: ObjectStore, *, clock: Clock, log: Log, as_json: bool, 
     else:
         print(f"retired: {listed(steps)}\nkept: {listed(kept)}")
     return 0
+
+
+def stored_policy(store: ObjectStore, *, keep: int | None) -> Policy:
+    """What the run's own job keeps, `keep` before it: every Nth commit that the job asked for stays in any case."""
+    from sdjob.job.export import read_job
+
+    try:
+        policy = read_job(store).checkpoint
+    except MissingError:  # killed before its job was stored
+        return {"keep": keep or DEFAULT_KEEP, "keep_every": None}
+    return {"keep": keep or policy.keep, "keep_every": policy.keep_every}
 
 
 def refuse_empty(history: History, *, place: str) -> None:

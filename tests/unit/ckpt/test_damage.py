@@ -13,7 +13,7 @@ from sdjob.ckpt.engine import Restored
 from sdjob.ckpt.journal import HINT_KEY
 from sdjob.ckpt.slot import QuarantineSlot, slot_key
 from sdjob.ckpt.verify import verify
-from sdjob.core.errors import StorageError, UnsoundError
+from sdjob.core.errors import FencedError, StorageError, UnsoundError
 from sdjob.store.base import ObjectDeniedError
 
 Spoil = Callable[[bytes], bytes | None]
@@ -167,6 +167,14 @@ class TestDamagedSlot:
         assert f"{number:012d}.json" in log.stream.getvalue()
         play(commit_log(store), tmp_path, acknowledged=[], steps=(10, 20, 30, 40))
         assert not verify(commit_log(store)).is_whole
+
+    def test_a_claim_that_is_damaged_has_its_epoch_all_the_same(self, store, tmp_path):
+        zombie = commit_log(store)
+        zombie.claim(attempt="2", host="pod-b")
+        spoil_object(store, slot_key(4), flipped)
+        assert commit_log(store).claim(attempt="3", host="pod-c").epoch == 3
+        with pytest.raises(FencedError, match="Attempt 3 on host pod-c"):
+            zombie.commit(snapshot(tmp_path / "states", step=40), step=40, facts={})
 
     def test_two_slots_swapped(self, store, tmp_path):
         one, other = slot_key(2), slot_key(3)

@@ -415,6 +415,16 @@ class TestProbe:
         assert caught.value.exit_code == 78
         assert store.objects == {}
 
+    def test_one_that_refuses_and_replaces_all_the_same(self, store):
+        def replace(key: str, data: bytes) -> bool:
+            absent = key not in store.objects
+            store.objects[key] = data
+            return absent
+
+        store.create = replace
+        with pytest.raises(UnsoundError, match="lets two writers create"):
+            commit_log(store).probe()
+
     def test_unless_the_job_accepts_it(self, store):
         store.honest = False
         log = quiet_log()

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from fakes.checkpoints import make_job
 from fakes.clock import FakeClock
 from fakes.runs import commit_log, digest_of, play, quiet_log, snapshot
 from sdjob.cli.checkpoints import add_arguments, execute, readable_size
 from sdjob.core.errors import FencedError, MissingError, UsageError
 from sdjob.ledger.write import LedgerWriter
+from sdjob.spec.load import resolved_yaml
 from sdjob.store.local import LocalStore
 
 
@@ -108,6 +110,12 @@ class TestPrune:
         assert json.loads(capsys.readouterr().out) == {"place": done.as_uri(), "retired_steps": [20], "kept_steps": [30]}
         assert sdjob("verify", done) == 0
         assert commit_log(LocalStore(done)).replay().done.step == 30
+
+    def test_keeps_what_the_runs_own_job_keeps(self, running, place, capsys):
+        job = make_job(checkpoint={"to": str(place), "keep": 1, "keep_every": 20})
+        LocalStore(place).write("job.yaml", resolved_yaml(job).encode())
+        assert sdjob("prune", place, "--take-over") == 0
+        assert capsys.readouterr().out == "retired: 10, 30\nkept: 20, 40\n"
 
     def test_a_run_that_may_be_running_is_left_alone(self, running, place, tmp_path):
         before = files_of(place)
