@@ -193,6 +193,8 @@ class Loop(Generic[Batch]):
 
     def run(self, batches: Iterable[Batch]) -> Ending:
         """Trains through `batches`, one of each step from `start_step` on; returns after the last save was handed over."""
+        if self.plan.start_step == self.plan.total_steps:
+            return self._draw_last()
         unread: tuple[int, StepResult, float] | None = None
         stop = False
         waited_from_s = self.clock.monotonic_s()
@@ -224,6 +226,12 @@ class Loop(Generic[Batch]):
         if self.plan.is_main and (stop or self.saver.due(done)):
             last = stop or done == self.plan.total_steps
             self.saver.save(lambda: self.trainer.snapshot(step=done, metrics=metrics), step=done, metrics=metrics, must=last)
+
+    def _draw_last(self) -> Ending:
+        """Every step was committed before, but a stop request had kept the last one's pictures from being drawn."""
+        if self.plan.is_main and self._validation_due(self.plan.total_steps):
+            self._validate(self.plan.total_steps)
+        return "finished"
 
     def _end(self, done: int) -> Ending:
         self.saver.finish()

@@ -145,6 +145,21 @@ def test_saves_at_the_interval_and_at_the_last_step(tmp_path, parent):
     assert steps_of(p, "metrics") == list(range(1, 11))
 
 
+def test_a_stop_at_the_last_step_saves_it_and_leaves_its_pictures_to_the_next_attempt(tmp_path, parent):
+    p, trainer = parent(), SumTrainer(stop_at=9)
+    assert run(trainer, p, tmp_path, validate=100) == "finished"
+    wait_for_end(p)
+    assert steps_of(p, "snapshot")[-1] == 10
+    assert trainer.validated == []
+
+    p, trainer = parent(), SumTrainer()
+    assert run(trainer, p, tmp_path, start=10, validate=100) == "finished"
+    wait_for_end(p)
+    assert trainer.validated == ["00000010"]
+    assert steps_of(p, "samples") == [10]
+    assert not p.hear("snapshot")
+
+
 def test_a_slow_store_skips_saves_and_says_so_but_never_the_last(tmp_path, parent):
     p = parent(answer=False)
     trainer = SumTrainer()

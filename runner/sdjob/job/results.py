@@ -71,6 +71,14 @@ def samples_of_step(objects: Iterable[ObjectInfo], *, step: int) -> Iterator[str
     return (info.key for info in objects if f"/samples/{step:08d}/" in info.key)
 
 
+def lacks_samples(job: JobSpec, *, step: int, store: ObjectStore) -> bool:
+    """Whether validation pictures of a step that the job asks for were never drawn."""
+    if job.validation is None:
+        return False
+    drawn = {Path(key).name for key in samples_of_step(store.list("attempts/"), step=step)}
+    return len(drawn) < len(job.validation.prompts) * job.validation.images
+
+
 def publish_all(
     result: Result,
     *,

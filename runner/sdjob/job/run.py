@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from sdjob.ckpt.engine import Claim, CommitLog, Restored
+from sdjob.ckpt.history import History
+from sdjob.ckpt.manifest import DamagedBlobError
 from sdjob.core.clock import Clock
 from sdjob.core.errors import SdjobError, StorageError, UsageError
 from sdjob.core.log import Log
 from sdjob.data.index import Index
 from sdjob.job import machine
 from sdjob.job.limits import check_progress, hours_left, time_spent
-from sdjob.job.results import Result, publish_all, publish_places
+from sdjob.job.results import Result, lacks_samples, publish_all, publish_places
 from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
 from sdjob.job.scratch import attempt_folder, run_folder
 from sdjob.job.stage import StagedModel, local_folder, stage_index, stage_init_from, stage_model
@@ -75,7 +77,8 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
         prune_grace_s=PRUNE_GRACE_S["file" if place.scheme == "file" else "remote"],
     )
     run = Run(job, store, commits, accelerator, stop, clock, log)
-    if is_done(run):
+    look = look_back(run)
+    if look.done:
         log.event("done", f"{job.name} is done: nothing is left to do")
         return
     ledgers = read_ledger(store)
@@ -85,7 +88,8 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
     scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
     with attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
-        Attempt(run, claim, folder, LedgerWriter(store, attempt=claim.epoch, clock=clock), left_s).execute()
+        ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock, secrets=log.secrets)
+        Attempt(run, claim, folder, ledger, left_s, look.staged).execute()
 
 
 def refuse_unsupported(job: JobSpec) -> None:
@@ -94,16 +98,38 @@ def refuse_unsupported(job: JobSpec) -> None:
         raise UsageError("\n  ".join(["this job asks for what this version cannot do yet:", *refusals]), where=job.name)
 
 
-def is_done(run: Run) -> bool:
-    """Whether the log ends in `done`, at the job's last step, with every place published; nothing is written."""
+@dataclass(frozen=True)
+class Look:
+    """What there is to do, as seen before anything is written."""
+
+    done: bool
+    staged: Staged | None
+    """None where there is no commit yet: its own attempt stages, and writes the index."""
+
+
+def look_back(run: Run) -> Look:
+    """Refuses a job that is not the run's own. It comes before the claim, so that a slip in a job file fences nobody."""
     history = run.commits.replay()
-    if history.done is None or not history.live:
-        return False
-    stored = run.commits.manifest_of(history.live[0]).facts
-    resolution = resolution_of(run, stage(run, may_write=False), stored=stored)
+    stored = newest_facts(run.commits, history)
+    if stored is None:
+        return Look(done=False, staged=None)
+    staged = stage(run, may_write=False)
+    resolution = resolution_of(run, staged, stored=stored)
     check_identity(resolution, stored=stored)
-    unpublished = set(publish_places(run.job)) - set(history.done.published)
-    return history.done.step >= resolution.total_steps and not unpublished
+    check_length(resolution, step=history.live[0].step)
+    published = set(history.done.published) if history.done else set[str]()
+    at_end = history.done is not None and history.done.step == resolution.total_steps
+    return Look(done=at_end and published >= set(publish_places(run.job)), staged=staged)
+
+
+def newest_facts(commits: CommitLog, history: History) -> Facts | None:
+    """None without a commit, and where the newest is damaged: the restore will set it aside and take an older one."""
+    if not history.live:
+        return None
+    try:
+        return commits.manifest_of(history.live[0]).facts
+    except DamagedBlobError:
+        return None
 
 
 def stage(run: Run, *, may_write: bool) -> Staged:
@@ -127,6 +153,10 @@ def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resoluti
     )
 
 
+def result_of(restored: Restored) -> Result:
+    return Result(restored.folder, restored.step, restored.digest, restored.manifest.facts)
+
+
 @dataclass
 class Attempt:
     """From the claim to `done`; every way out leaves an `end` event in the ledger."""
@@ -136,6 +166,9 @@ class Attempt:
     folder: Path
     ledger: LedgerWriter
     seconds_left: float
+    staged: Staged | None
+    """What was staged before the claim."""
+
     started_s: float = 0.0
 
     def execute(self) -> None:
@@ -158,7 +191,7 @@ class Attempt:
 
     def _work(self) -> None:
         run = self.run
-        staged = self._timed("stage", lambda: stage(run, may_write=True))
+        staged = self.staged or self._timed("stage", lambda: stage(run, may_write=True))
         restored = self._timed("restore", lambda: run.commits.restore(self.folder / "restored"))
         stored = restored.manifest.facts if restored else None
         resolution = resolution_of(run, staged, stored=stored)
@@ -167,10 +200,12 @@ class Attempt:
         run.store.write(JOB_KEY, resolved_yaml(resolution.job).encode())
         start_step = restored.step if restored else 0
         check_length(resolution, step=start_step)
-        if restored and start_step == resolution.total_steps:
-            result = Result(restored.folder, restored.step, restored.digest, restored.manifest.facts)
-        else:
-            result = self._train(staged, resolution, restored=restored)
+        result = result_of(restored) if restored and start_step == resolution.total_steps else None
+        if result is None or lacks_samples(run.job, step=result.step, store=run.store):
+            result = self._train(staged, resolution, restored=restored) or result
+            assert result is not None
+        if lacks_samples(run.job, step=result.step, store=run.store):
+            run.stop.check_after(result.step)  # the last step was stopped before its pictures: the next attempt draws them
         self._finish(result, staged, resolution)
 
     def _timed(self, name: str, phase: Callable[[], Any]) -> Any:
@@ -180,7 +215,8 @@ class Attempt:
         finally:
             self.ledger.event("phase", name=name, seconds=round(self.run.clock.monotonic_s() - started_s, 3))
 
-    def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result:
+    def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result | None:
+        """The last step's state; None where it was committed before and only its pictures were still to be drawn."""
         run, start_step = self.run, restored.step if restored else 0
         run.log.event(
             "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
@@ -214,10 +250,12 @@ class Attempt:
             check_time=self._check_time,
         )
         training.run()
-        return self._outcome(training, resolution)
+        return None if start_step == resolution.total_steps else self._outcome(training, resolution)
 
     def _first_words(self, resolution: Resolution, start_step: int) -> str:
         train = resolution.job.train
+        if start_step == resolution.total_steps:
+            return f"all {start_step} steps are done; drawing the validation pictures"
         where = f"from step {start_step}" if start_step else "from the start"
         batch = f"{train.global_batch} pictures a step, {train.precision}"
         return f"training {train.method} {where} to step {resolution.total_steps}, {batch}"

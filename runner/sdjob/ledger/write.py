@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from sdjob.core.clock import Clock
 from sdjob.core.errors import StorageError
+from sdjob.core.log import redacted
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.store.base import ObjectStore, TransientStoreError
 
@@ -31,12 +32,15 @@ class LedgerWriter:
     attempt calls, raises what still fails then. Any thread may write.
     """
 
-    def __init__(self, store: ObjectStore, *, attempt: int, clock: Clock, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self, store: ObjectStore, *, attempt: int, clock: Clock, backoff: Backoff | None = None, secrets: tuple[str, ...] = ()
+    ) -> None:
+        """secrets: values to blank out, such as a Log's; an error's text may repeat what it was given."""
         self._lock = threading.Lock()
         self._backoff = backoff or Backoff(clock=clock)
         self._clock = clock
-        self._events = _Series(store, kind="events", attempt=attempt)
-        self._metrics = _Series(store, kind="metrics", attempt=attempt)
+        self._events = _Series(store, kind="events", attempt=attempt, secrets=secrets)
+        self._metrics = _Series(store, kind="metrics", attempt=attempt, secrets=secrets)
 
     def event(self, kind: str, **fields: Any) -> None:
         self._add(self._events, {"kind": kind, **fields})
@@ -64,8 +68,9 @@ class LedgerWriter:
 class _Series:
     """One kind of record: the lines that wait, and the number of the object that they will be."""
 
-    def __init__(self, store: ObjectStore, *, kind: str, attempt: int) -> None:
+    def __init__(self, store: ObjectStore, *, kind: str, attempt: int, secrets: tuple[str, ...]) -> None:
         self._store = store
+        self._secrets = secrets
         self._kind = kind
         self._attempt = attempt
         self._number = 1
@@ -77,7 +82,7 @@ class _Series:
         if not self._lines:
             record = {"schema": SCHEMA, **record}
             self._waiting_since_s = now_s
-        self._lines.append(json_line(record))
+        self._lines.append(redacted(json_line(record), secrets=self._secrets))
 
     def write_when_due(self, now_s: float) -> None:
         if len(self._lines) < self._due_lines and now_s - self._waiting_since_s < FLUSH_AGE_S:
