@@ -36,6 +36,18 @@ def check_gone(pids: Sequence[int]) -> None:
     wait_until(lambda: not any(map(is_alive, pids)), what=f"the end of processes {pids}")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["sigterm", "sigint"])
+def test_a_stop_before_the_job_file_is_read(job, number):
+    job.file.unlink()
+    os.mkfifo(job.file)
+    running = job.start()
+    with job.file.open("wb"):  # opens when it is read
+        running.signal(number)
+        ended = running.end()
+    assert ended.code == 75, ended.output
+    assert ended.one("error")["exit_code"] == 75
+
+
 # ---- one signal in each phase ----------------------------------------------------------------------------------------------
 
 

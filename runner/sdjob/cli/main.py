@@ -1,6 +1,7 @@
 """`sdjob`: finds the verb, hands over to its module, and turns errors into exit codes."""
 
 import os
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -76,8 +77,11 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code of one command line."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """The exit code of one command line; without arguments that of this process's own."""
+    if arguments is None:
+        arguments = sys.argv[1:]
+        # Until a verb takes signals itself: as a container's first process we would not even get what we do not handle.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     log = Log(mode="text")
     try:
         code = dispatch(arguments, log=log)
@@ -86,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SdjobError as error:
         return report(error, arguments=arguments, log=log)
     except KeyboardInterrupt:
-        return report(StoppedError("stopped by Ctrl-C."), arguments=arguments, log=log)
+        return report(StoppedError("stopped on request."), arguments=arguments, log=log)
     except BrokenPipeError:
         # Python flushes stdout once more at exit, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -74,8 +74,6 @@ class Gang:
                 self._hear(key.data)
             elif key.fileobj == self._wake[0]:
                 os.read(self._wake[0], 1 << 10)
-            else:
-                self._selector.unregister(key.fileobj)  # a stop request stays readable: once is enough
         self.watch()
         if self.stop.requested:
             self._pass_on_stop()
@@ -124,6 +122,7 @@ class Gang:
             raise self.stop.ending("nothing was under way that a save could keep")
         if not self._stop_sent:
             self._stop_sent = True
+            self._selector.unregister(self.stop.wake_fd)  # it stays readable: to be woken by it once is enough
             for child in self.children:
                 child.channel.send({"event": "stop"})
         if self.stop.seconds_left() <= 0:
