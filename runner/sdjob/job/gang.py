@@ -2,6 +2,7 @@
 
 import os
 import selectors
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,9 +83,7 @@ class Gang:
         child = self.children[rank]
         messages = child.channel.receive()
         if messages is None:
-            self._selector.unregister(child.channel.read_fd)
-            if child.process.wait() != 0:
-                self._failures.append((rank, {"exit_code": child.exit_code}))
+            if self._has_failed(rank):
                 self._hear_last_words()
             return
         for message in messages:
@@ -93,20 +92,28 @@ class Gang:
             elif rank == 0:
                 self._note(message)
 
+    def _has_failed(self, rank: int) -> bool:
+        """Of a process whose channel has ended: its failure is noted, with its words or without."""
+        child = self.children[rank]
+        self._selector.unregister(child.channel.read_fd)
+        if child.process.wait() == 0:
+            return False
+        self._failures.append((rank, {"exit_code": child.exit_code}))
+        return True
+
     def _hear_last_words(self) -> None:
         """A failed process leaves its peers waiting in a collective: give them a moment for their own words, no more."""
         until_s = self.clock.monotonic_s() + LAST_WORDS_S
-        while len(self._failures) < len(self.children) and self.clock.monotonic_s() < until_s and self._open_channels():
+        while self._open_channels() and self.clock.monotonic_s() < until_s:
             for key, _ in self._selector.select(0.1):
                 if key.data is not None:
                     self._hear_quietly(key.data)
         self._raise_for_failures()
 
     def _hear_quietly(self, rank: int) -> None:
-        channel = self.children[rank].channel
-        messages = channel.receive()
+        messages = self.children[rank].channel.receive()
         if messages is None:
-            self._selector.unregister(channel.read_fd)
+            self._has_failed(rank)
         else:
             self._failures += [(rank, m) for m in messages if m["event"] == "failed"]
 
@@ -136,9 +143,10 @@ class Gang:
 def failure_of(failures: Sequence[tuple[int, Mapping[str, Any]]]) -> SdjobError:
     """The cause among what the processes said: an error of the user's before a signal, that before a fault of ours."""
     spoken = [(rank, m) for rank, m in failures if "what" in m]
-    # A peer that dies in a collective speaks of the collective (70): whoever names another cause, or was killed, is the culprit.
+    # A peer that dies in a collective speaks of the collective (70), or its watchdog aborts it: whoever names another cause,
+    # or was killed, is the culprit.
     named = [(rank, m) for rank, m in spoken if m["exit_code"] != SdjobError.exit_code]
-    killed = [(rank, m) for rank, m in failures if m["exit_code"] < 0]
+    killed = [(rank, m) for rank, m in failures if m["exit_code"] < 0 and m["exit_code"] != -signal.SIGABRT]
     rank, message = (named or killed or spoken or list(failures))[0]
     if "what" in message:
         return error_for_exit_code(message["exit_code"], message["what"])

@@ -4,6 +4,7 @@ import queue
 import shutil
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,8 @@ class Saves:
         self.committed_step, self.committed_digest = save.step, commit.digest
         facts = {"step": save.step, "digest": commit.digest, "size_bytes": size_bytes, "seconds": round(seconds, 3)}
         self.ledger.event("commit", stall_s=round(save.stall_s, 4), **facts)
-        self.ledger.flush()
+        with suppress(StorageError):  # the commit stands; these lines go with a later flush
+            self.ledger.flush()
         self.log.event(
             "commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts
         )

@@ -12,6 +12,7 @@ from sdjob import __version__
 from sdjob.ckpt.engine import CommitLog
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
+from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
@@ -147,12 +148,18 @@ class Training:
         }
 
     def _on_samples(self, fields: dict[str, Any]) -> None:
-        folder = Path(fields["folder"])
-        for picture in sorted(folder.glob("*.png")):
-            self.store.write_file(samples_key(self.attempt, step=fields["step"], name=picture.name), picture)
-        shutil.rmtree(folder)
-        self.ledger.event("samples", step=fields["step"], seconds=fields["seconds"])
-        self.log.event("samples", f"validation pictures of step {fields['step']} written", step=fields["step"])
+        folder, step = Path(fields["folder"]), fields["step"]
+        try:
+            for picture in sorted(folder.glob("*.png")):
+                self.store.write_file(samples_key(self.attempt, step=step, name=picture.name), picture)
+        except StorageError as error:  # pictures to look at are not worth the run
+            self.log.warning("samples-failed", f"validation pictures of step {step} were not written: {error}", step=step)
+            self.ledger.event("samples-failed", step=step, why=str(error))
+            return
+        finally:
+            shutil.rmtree(folder)
+        self.ledger.event("samples", step=step, seconds=fields["seconds"])
+        self.log.event("samples", f"validation pictures of step {step} written", step=step)
 
     def _on_missed_save(self, fields: dict[str, Any]) -> None:
         self.log.warning("save-missed", f"step {fields['step']} was not saved: {fields['why']}", step=fields["step"])
