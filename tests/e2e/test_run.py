@@ -1,5 +1,6 @@
 """What `sdjob run` does and refuses, and what it leaves behind, seen from outside: exit codes, log, files."""
 
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -136,6 +137,24 @@ def test_of_two_attempts_at_once_the_later_one_finishes(workshop, tmp_path):
     assert winner.code == 0, winner.output
     assert job.done_digest() == straight.done_digest()
     assert job.published() == straight.published()
+    job.verified()
+
+
+def test_an_attempt_that_was_frozen_while_another_finished_writes_nothing(workshop, finished, tmp_path):
+    job = workshop.job(tmp_path / "job")
+    zombie = job.start()
+    zombie.wait_for("commit")
+    everyone = [zombie.pid, *zombie.trainers()]
+    for pid in everyone:
+        os.kill(pid, signal.SIGSTOP)
+    assert job.run().code == 0
+    digest, slots, published = job.done_digest(), job.history().slots, job.published()
+    for pid in everyone:
+        os.kill(pid, signal.SIGCONT)
+    check_refused(zombie.end(), code=76)
+    assert digest == finished.done_digest()
+    assert published == finished.published() == job.published()
+    assert job.history().slots == slots
     job.verified()
 
 
