@@ -1,6 +1,5 @@
 import pytest
 
-
 from sdjob.core.streams import stream
 
 

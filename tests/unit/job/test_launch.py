@@ -1,0 +1,61 @@
+"""The trainer's command line and environment."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sdjob.job.launch import GangShape, trainer_commands
+
+TASK = Path("/scratch/task.json")
+
+
+def commands(environment=None, **shape):
+    full = {"num_processes": 1, "device": "cpu", "threads": 2, "deterministic": True, "port": 29500, **shape}
+    return trainer_commands(TASK, shape=GangShape(**full), environment=environment or {"HOME": "/home"})
+
+
+def test_one_process():
+    (command,) = commands()
+    assert command.argv == (sys.executable, "-m", "sdjob.train_torch", "/scratch/task.json")
+    assert command.environment["HOME"] == "/home"
+    assert command.environment["OMP_NUM_THREADS"] == command.environment["MKL_NUM_THREADS"] == "2"
+    assert command.environment["HF_HUB_OFFLINE"] == "1"
+    assert "RANK" not in command.environment
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_gang_meets_on_this_machine(device):
+    made = commands(num_processes=3, device=device)
+    assert len({command.argv for command in made}) == 1
+    for rank, command in enumerate(made):
+        environment = command.environment
+        assert (environment["RANK"], environment["LOCAL_RANK"]) == (str(rank), str(rank))
+        assert (environment["WORLD_SIZE"], environment["LOCAL_WORLD_SIZE"]) == ("3", "3")
+        assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("127.0.0.1", "29500")
+        assert ("GLOO_SOCKET_IFNAME" in environment) == (device == "cpu")
+
+
+def test_arithmetic_on_a_cpu_is_that_of_every_server_where_it_must_be_exact():
+    exact, fast = commands()[0].environment, commands(deterministic=False)[0].environment
+    assert exact["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert exact["ONEDNN_MAX_CPU_ISA"] == exact["MKL_CBWR"] == "AVX2"
+    assert not {"ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR"} & fast.keys()
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_arithmetic_on_cuda(deterministic):
+    (command,) = commands(device="cuda", deterministic=deterministic)
+    assert ("CUBLAS_WORKSPACE_CONFIG" in command.environment) is deterministic
+    assert "ACCELERATE_USE_CPU" not in command.environment
+
+
+def test_what_the_run_needs_goes_before_what_the_shell_had():
+    (command,) = commands({"OMP_NUM_THREADS": "64", "HF_HUB_OFFLINE": "0"})
+    assert (command.environment["OMP_NUM_THREADS"], command.environment["HF_HUB_OFFLINE"]) == ("2", "1")
+
+
+def test_the_given_environment_is_not_changed():
+    given = {"HOME": "/home"}
+    commands(given)
+    assert given == {"HOME": "/home"}
