@@ -72,25 +72,26 @@ class TestText:
         assert out.getvalue() == ""
 
 
-class TestSecrets:
-    ENVIRONMENT = {
-        "HF_TOKEN": "hf_abcdefgh",
-        "AWS_SECRET_ACCESS_KEY": "a-secret/with+signs",
-        "WANDB_API_KEY": "0123456789abcdef",
-        "MY_PASSWORD": "correct horse",
-        "HOME": "/home/somebody",
-        "SHORT_TOKEN": "true",
-    }
+ENVIRONMENT = {
+    "HF_TOKEN": "hf_abcdefgh",
+    "AWS_SECRET_ACCESS_KEY": "a-secret/with+signs",
+    "WANDB_API_KEY": "0123456789abcdef",
+    "MY_PASSWORD": "correct horse",
+    "HOME": "/home/somebody",
+    "SHORT_TOKEN": "true",
+}
 
+
+class TestSecrets:
     def test_they_are_known_by_their_names(self):
-        assert set(secret_values(self.ENVIRONMENT)) == {"hf_abcdefgh", "a-secret/with+signs", "0123456789abcdef", "correct horse"}
+        assert set(secret_values(ENVIRONMENT)) == {"hf_abcdefgh", "a-secret/with+signs", "0123456789abcdef", "correct horse"}
 
     @pytest.mark.parametrize("mode", ["json", "text"])
     def test_no_line_has_one(self, mode):
-        log, out = made(mode, secrets=secret_values(self.ENVIRONMENT))
+        log, out = made(mode, secrets=secret_values(ENVIRONMENT))
         log.event("denied", "403 for hf_abcdefgh", url="https://x/?key=0123456789abcdef", home="/home/somebody")
         log.warning("denied", "correct horse was refused")
-        assert not any(secret in out.getvalue() for secret in secret_values(self.ENVIRONMENT))
+        assert not any(secret in out.getvalue() for secret in secret_values(ENVIRONMENT))
         assert "***" in out.getvalue()
         assert ("/home/somebody" in out.getvalue()) == (mode == "json")
 
