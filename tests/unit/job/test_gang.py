@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdjob.core.clock import SystemClock
-from sdjob.core.errors import DataError, SdjobError, StoppedError, UsageError
+from sdjob.core.errors import DataError, SdjobError, StoppedError, TimeSpentError, UnsoundError, UsageError
 from sdjob.job.gang import Gang, failure_of
 from sdjob.job.launch import Command
 from sdjob.job.stop import StopRequest
@@ -23,6 +23,11 @@ def hear():
 """
 READY = "say('ready')\n"
 FOREVER = "while True: time.sleep(60)\n"
+
+COLLECTIVE = (0, {"exit_code": 70, "what": "connection closed by peer"})
+KILLED = (1, {"exit_code": -9})
+DIVERGED = (1, {"exit_code": 78, "what": "loss nan"})
+SILENT = (1, {"exit_code": 3})
 
 
 def command(program, **environment):
@@ -125,6 +130,26 @@ class TestPeers:
         with pytest.raises(DataError, match="a torn picture"):
             Watched().run(READY + FOREVER, "say('failed', exit_code=65, what='a torn picture')\nsys.exit(65)")
 
+    def test_a_killed_trainer_ends_those_that_wait_for_it(self, monkeypatch):
+        monkeypatch.setattr("sdjob.job.gang.LAST_WORDS_S", 0.2)
+        with pytest.raises(SdjobError, match="trainer process 0 was ended by signal 9"):
+            Watched().run(READY + "os.kill(os.getpid(), signal.SIGKILL)", "hear()")
+
+    @pytest.mark.parametrize(
+        ("failures", "kind", "words"),
+        [
+            ([COLLECTIVE, DIVERGED], UnsoundError, "loss nan"),
+            ([COLLECTIVE, KILLED], SdjobError, "ended by signal 9"),
+            ([KILLED, DIVERGED], UnsoundError, "loss nan"),
+            ([SILENT, COLLECTIVE], SdjobError, "connection closed"),
+            ([SILENT], SdjobError, "exit code 3 and no word"),
+        ],
+    )
+    def test_the_cause_is_found_among_what_the_processes_say(self, failures, kind, words):
+        error = failure_of(failures)
+        assert type(error) is kind
+        assert words in str(error)
+
     def test_a_watchdogs_abort_is_not_the_cause(self):
         failures = [(0, {"exit_code": 70, "what": "a bug"}), (0, {"exit_code": 70}), (1, {"exit_code": -6})]
         assert str(failure_of(failures)) == "a bug"
@@ -140,6 +165,26 @@ class TestStop:
         watched.on["starting"] = watched.stop.request
         with pytest.raises(StoppedError):
             watched.run("say('starting')\n" + FOREVER)
+
+    def test_a_limit_before_the_first_step_ends_with_its_own_error(self):
+        watched = Watched()
+        watched.stop.request(cause=TimeSpentError("used up"))
+        with pytest.raises(TimeSpentError):
+            watched.run("hear()")
+
+    def test_it_wakes_nobody_any_more_once_it_is_passed_on(self):
+        watched, wakes = Watched(), {}
+
+        def look(event):
+            wakes[event] = watched.stop.wake_fd in watched.gang._selector.get_map()
+
+        def ask():
+            look("ready")
+            watched.stop.request()
+
+        watched.on = {"ready": ask, "stopped": lambda: look("stopped")}
+        assert watched.run(READY + "hear()\nsay('stopped')") == "stopped"
+        assert wakes == {"ready": True, "stopped": False}
 
     def test_it_reaches_every_process_once(self):
         watched = Watched()

@@ -73,7 +73,16 @@ def test_the_end_says_how_far_the_attempt_came():
 def test_a_request_of_our_own_ends_with_its_own_error():
     stop, _ = made()
     stop.request(cause=TimeSpentError("the hours are used up"))
-    with pytest.raises(TimeSpentError):
+    for check in (stop.check, lambda: stop.check_after(None)):
+        with pytest.raises(TimeSpentError, match="used up"):
+            check()
+
+
+def test_a_limit_after_a_signal_changes_nothing():
+    stop, _ = made()
+    stop._on_signal(signal.SIGTERM, None)
+    stop.request(cause=TimeSpentError("the hours are used up"))
+    with pytest.raises(StoppedError):
         stop.check()
 
 
@@ -97,5 +106,7 @@ def test_a_signal_after_a_request_of_our_own_asks_and_does_not_end(monkeypatch):
     stop.request(cause=TimeSpentError("the hours are used up"))
     stop._on_signal(signal.SIGINT, None)
     assert ended == []
+    with pytest.raises(TimeSpentError):
+        stop.check()
     stop._on_signal(signal.SIGINT, None)
     assert ended == [75]
