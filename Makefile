@@ -2,6 +2,8 @@
 PYTHON ?= python3.11
 PIP_OPTIONS ?=
 BIN := .venv/bin
+# Two workers, whole files each: fixtures that train are shared within a file.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
 .PHONY: demo test check faults goldens base clean
 
@@ -9,14 +11,14 @@ demo: .venv/demo-ready  ## set up, train the quickstart's LoRA, show what it cha
 	$(BIN)/python jobspecs/quickstart/demo.py
 
 test: check  ## all tests; on a bare machine it installs what it needs
-	$(BIN)/pytest tests/contract tests/parity tests/e2e
+	$(PYTEST) tests/contract tests/parity tests/faults tests/e2e
 
 check: .venv/test-ready  ## lint, types, import contracts, unit tests, goldens
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit tests/golden
+	$(PYTEST) tests/unit tests/golden
 
 faults: .venv/test-ready  ## the full product of resume combinations; long
 	$(BIN)/pytest tests/faults -m full_matrix

@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
-from emoji_pictures import write_emoji_folder
 from PIL import Image
 from torch import Tensor
 
+from emoji_pictures import write_emoji_folder
 from sdjob.data.crops import center_crop, cropped
 from sdjob.data.images import decode, pixels_CHW
 from sdjob.diffusion.schedule import read_schedule

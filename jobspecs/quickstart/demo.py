@@ -18,6 +18,7 @@ from shapes import SIZE_PX, Scene, all_subjects
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+BASE = "jobspecs/quickstart/base"
 JOB = ROOT / "jobspecs" / "quickstart.yaml"
 PROMPTS = 40
 SHOWN = 8
@@ -48,8 +49,9 @@ def sdjob(*arguments: str) -> None:
 
 def sample(source: str, *, scenes: Sequence[Scene], out: Path) -> list[Image.Image]:
     prompts = [argument for scene in scenes for argument in ("--prompt", scene.caption)]
-    size = ("--width", str(SIZE_PX), "--height", str(SIZE_PX), "--steps", "20", "--guidance-scale", "4")
-    sdjob("sample", source, "--out", str(out), *size, *prompts)
+    size = ("--width", str(SIZE_PX), "--height", str(SIZE_PX), "--inference-steps", "20", "--guidance-scale", "1")
+    base = ("--model", BASE) if source != BASE else ()
+    sdjob("sample", source, "--out", str(out), *base, *size, *prompts)
     return [Image.open(out / f"{number:02d}-00.png") for number in range(len(scenes))]
 
 
@@ -94,7 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     scenes = unseen_scenes(count=PROMPTS)
     sdjob("validate", str(JOB.relative_to(ROOT)))
-    before = sample("jobspecs/quickstart/base", scenes=scenes, out=args.out / "before")
+    before = sample(BASE, scenes=scenes, out=args.out / "before")
     sdjob("run", str(JOB.relative_to(ROOT)))
     after = sample("demo/published", scenes=scenes, out=args.out / "after")
     chosen = spread(scenes, count=SHOWN)

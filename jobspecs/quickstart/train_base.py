@@ -89,7 +89,7 @@ def pass_through(vae: AutoencoderKL) -> None:
     silu(x) - silu(-x) = x, so the pair survives the one activation between the last norm and the last convolution.
     """
     for name, module in vae.named_modules():
-        if name.endswith("resnets.0") or name.endswith("resnets.1"):
+        if name.endswith(("resnets.0", "resnets.1")):
             nn.init.zeros_(module.conv2.weight)
             nn.init.zeros_(module.conv2.bias)
             if module.conv_shortcut is not None:

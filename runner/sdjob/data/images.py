@@ -65,7 +65,7 @@ def decode(source: Path | bytes) -> Image.Image:
         raise PictureError(f"cannot be decoded: {str(error).rstrip('.')}.") from error
 
 
-def pixels_CHW(picture: Image.Image) -> npt.NDArray[np.float32]:  # noqa: N802
+def pixels_CHW(picture: Image.Image) -> npt.NDArray[np.float32]:
     """Pixels of an RGB picture in [-1, 1]: 0 becomes -1, 255 becomes 1."""
     pixels_HWC = np.asarray(picture, dtype=np.float32) / np.float32(127.5) - np.float32(1.0)
     return np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1))

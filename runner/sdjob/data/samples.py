@@ -26,7 +26,7 @@ class Sample:
     caption: str
     """Empty where it was dropped."""
 
-    pixels_CHW: npt.NDArray[np.float32]  # noqa: N815
+    pixels_CHW: npt.NDArray[np.float32]
     """RGB in [-1, 1], of exactly the job's resolution."""
 
     original_width: int

@@ -6,7 +6,7 @@ Axes: B pictures, C latent channels, H x W latent positions, T tokens, D feature
 from collections.abc import Sequence
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -32,6 +32,6 @@ def encode_captions(text_encoder: CLIPTextModel, ids_BT: Tensor) -> Tensor:
 @torch.no_grad()
 def encode_pictures(vae: AutoencoderKL, pixels_BCHW: Tensor, *, posterior_BCHW: Tensor) -> Tensor:
     """Scaled float32 latents (B, C, H, W): mean + std * the given standard normal draw."""
-    posterior = vae.encode(pixels_BCHW.to(vae.dtype)).latent_dist
+    posterior = vae.encode(pixels_BCHW.to(vae.dtype), return_dict=False)[0]
     latents = posterior.mean.float() + posterior.std.float() * posterior_BCHW
-    return latents * vae.config.scaling_factor
+    return latents * vae.config["scaling_factor"]

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from diffusers.schedulers import SchedulerMixin
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL import Image
 from torch import Tensor
 from transformers import CLIPTokenizer
@@ -15,6 +16,8 @@ from sdjob.core.channel import Channel
 from sdjob.diffusion.draws import initial_latents
 from sdjob.spec.task import SampleTask
 from sdjob.train_torch.step import Models
+
+UNCHECKED: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
 
 
 @dataclass(frozen=True)
@@ -37,34 +40,34 @@ def picture_name(*, prompt: int, image: int) -> str:
 
 
 def pipeline_of(models: Models, *, tokenizer: CLIPTokenizer, scheduler: SchedulerMixin) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline(
-        vae=models.vae,
-        text_encoder=models.text_encoder,
-        tokenizer=tokenizer,
-        unet=models.unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    parts: dict[str, Any] = {
+        "vae": models.vae,
+        "text_encoder": models.text_encoder,
+        "tokenizer": tokenizer,
+        "unet": models.unet,
+        "scheduler": scheduler,
+        "feature_extractor": None,
+    }
+    return StableDiffusionPipeline(**parts, **UNCHECKED)
 
 
 def starting_latents(pipeline: StableDiffusionPipeline, plan: SamplePlan, *, prompt: int) -> Tensor:
     """(images, C, H / f, W / f): a pure function of (seed, prompt's number, picture's number)."""
-    factor, own = pipeline.vae_scale_factor, pipeline.unet.config.sample_size
+    factor, own = pipeline.vae_scale_factor, pipeline.unet.config["sample_size"]
     height, width = (side // factor if side else own for side in (plan.height, plan.width))
-    shape = (pipeline.unet.config.in_channels, height, width)
+    shape = (pipeline.unet.config["in_channels"], height, width)
     drawn = [initial_latents(shape, seed=plan.seed, prompt=prompt, image=i) for i in range(plan.images)]
     return torch.stack([torch.from_numpy(latents) for latents in drawn]).to(pipeline.device, pipeline.unet.dtype)
 
 
 @torch.no_grad()
 def write_pictures(
-    pipeline: StableDiffusionPipeline, plan: SamplePlan, *, folder: Path, on_prompt: Callable[[int], None] = lambda done: None
+    pipeline: StableDiffusionPipeline, plan: SamplePlan, *, folder: Path, on_prompt: Callable[[int], None] | None = None
 ) -> None:
     pipeline.set_progress_bar_config(disable=True)
+    call: Any = pipeline  # its declared return type is a union over return_dict
     for number, prompt in enumerate(plan.prompts):
-        result = pipeline(
+        drawn = call(
             prompt,
             num_images_per_prompt=plan.images,
             num_inference_steps=plan.inference_steps,
@@ -74,10 +77,11 @@ def write_pictures(
             latents=starting_latents(pipeline, plan, prompt=number),
             generator=torch.Generator("cpu").manual_seed(plan.seed),  # for schedulers that draw noise on their way
         )
-        pictures: list[Image.Image] = result.images
+        pictures: list[Image.Image] = drawn.images
         for image, picture in enumerate(pictures):
             picture.save(folder / picture_name(prompt=number, image=image))
-        on_prompt(number + 1)
+        if on_prompt is not None:
+            on_prompt(number + 1)
 
 
 def run_sample_task(task: SampleTask, *, channel: Channel) -> None:
@@ -86,11 +90,10 @@ def run_sample_task(task: SampleTask, *, channel: Channel) -> None:
         task.model,
         dtype=torch.float16 if task.device == "cuda" else torch.float32,
         use_safetensors=True,
-        safety_checker=None,
-        requires_safety_checker=False,
+        **UNCHECKED,
     )
     if task.lora is not None:
-        pipeline.load_lora_weights(task.lora, weight_name="pytorch_lora_weights.safetensors", use_safetensors=True)
+        pipeline.load_lora_weights(str(task.lora), weight_name="pytorch_lora_weights.safetensors", use_safetensors=True)
     plan = SamplePlan(
         prompts=task.prompts,
         images=task.images,

@@ -1,5 +1,6 @@
 """Builds what the torch loop needs: device, models, optimizer, the trainer that the loop drives."""
 
+import json
 import platform
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 import transformers
 from accelerate import Accelerator, InitProcessGroupKwargs
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
-from diffusers.schedulers import SchedulerMixin
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.training_utils import EMAModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -155,8 +157,8 @@ class TorchTrainer:
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one picture's latents."""
         vae, resolution = self.runner.models.vae, self.task.job.data.resolution
-        factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        return vae.config.latent_channels, resolution.height // factor, resolution.width // factor
+        factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
+        return vae.config["latent_channels"], resolution.height // factor, resolution.width // factor
 
     def load(self, *, checkpoint: Path | None, init_from: Path | None) -> None:
         runner, train = self.runner, self.task.job.train
@@ -231,8 +233,8 @@ def build_trainer(task: TrainTask, *, accelerator: Accelerator, models: Models) 
 
 def scheduler_of(model: Path) -> SchedulerMixin:
     """The sampler that the model's own pipeline names."""
-    name = DiffusionPipeline.load_config(model)["scheduler"][1]
-    kind = getattr(diffusers, name)
+    parts = json.loads((model / "model_index.json").read_text(encoding="utf-8"))
+    kind = getattr(diffusers, parts["scheduler"][1])
     return kind.from_pretrained(model, subfolder="scheduler")
 
 

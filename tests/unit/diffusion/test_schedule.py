@@ -36,7 +36,7 @@ def test_alphas_are_those_of_diffusers(tmp_path, config, zero_snr):
 
 
 def test_unknown_beta_schedule_is_named():
-    with pytest.raises(UsageError, match="'sigmoid'.*scaled_linear"):
+    with pytest.raises(UsageError, match=r"'sigmoid'.*scaled_linear"):
         betas_of({"beta_schedule": "sigmoid", "beta_start": 0.1, "beta_end": 0.2, "num_train_timesteps": 10})
 
 
