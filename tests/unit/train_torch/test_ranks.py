@@ -20,7 +20,7 @@ def run_gang(task, out, *, ranks, start, stop, checkpoint=None):
     out.mkdir()
     write_task(task, out / "task.json")
     shape = GangShape(num_processes=ranks, device="cpu", threads=1, deterministic=True, port=free_port())
-    paths = f"{TESTS}:{TESTS.parent / 'jobspecs/quickstart'}"
+    paths = ":".join([*sys.path, str(TESTS), str(TESTS.parent / "jobspecs/quickstart")])  # the very package that is under test
     arguments = [str(out / "task.json"), str(out), str(start), str(stop), *([str(checkpoint)] if checkpoint else [])]
     processes = [
         subprocess.Popen(
