@@ -20,18 +20,16 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BASE = "jobspecs/quickstart/base"
 JOB = ROOT / "jobspecs" / "quickstart.yaml"
-PROMPTS = 40
 SHOWN = 8
 ZOOM = 2
 TEXT_PX = 14
 
 
-def unseen_scenes(*, count: int) -> list[Scene]:
-    """Subjects that no training picture shows, spread over all there are."""
+def unseen_scenes() -> list[Scene]:
+    """Every subject that no training picture shows."""
     lines = (HERE / "pictures" / "metadata.jsonl").read_text(encoding="utf-8").splitlines()
     seen = {json.loads(line)["text"] for line in lines}
-    unseen = [Scene(*subject) for subject in all_subjects() if Scene(*subject).caption not in seen]
-    return unseen[:: len(unseen) // count][:count]
+    return [Scene(*subject) for subject in all_subjects() if Scene(*subject).caption not in seen]
 
 
 def sdjob(*arguments: str) -> None:
@@ -42,7 +40,8 @@ def sdjob(*arguments: str) -> None:
         "..." if len(arguments) > 6 else "",
         flush=True,
     )
-    finished = subprocess.run([Path(sys.executable).parent / "sdjob", *arguments], cwd=ROOT, check=False)
+    command = [Path(sys.executable).parent / "sdjob", *arguments]
+    finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
     if finished.returncode:
         sys.exit(finished.returncode)
 
@@ -94,7 +93,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "demo")
     args = parser.parse_args()
-    scenes = unseen_scenes(count=PROMPTS)
+    scenes = unseen_scenes()
     sdjob("validate", str(JOB.relative_to(ROOT)))
     before = sample(BASE, scenes=scenes, out=args.out / "before")
     sdjob("run", str(JOB.relative_to(ROOT)))
