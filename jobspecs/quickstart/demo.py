@@ -41,7 +41,8 @@ def sdjob(*arguments: str) -> None:
         flush=True,
     )
     command = [Path(sys.executable).parent / "sdjob", *arguments]
-    finished = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+    quiet = subprocess.DEVNULL if arguments[0] == "sample" else None  # it prints every picture's path
+    finished = subprocess.run(command, cwd=ROOT, stdout=quiet, check=False)
     if finished.returncode:
         sys.exit(finished.returncode)
 

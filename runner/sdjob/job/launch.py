@@ -19,6 +19,10 @@ QUIET = {
 PORTABLE_ARITHMETIC = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
 
 
+# What says to torch that a process is one of a gang; an outer launcher's is not ours.
+RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
+
+
 @dataclass(frozen=True)
 class Command:
     argv: tuple[str, ...]
@@ -36,8 +40,10 @@ class GangShape:
 
 
 def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
-    argv = (sys.executable, "-m", "sdjob.train_torch", str(task_file))
-    common = {**environment, **QUIET, **_arithmetic(shape)}
+    # -P: the folder that a person stands in may hold a torch.py of their own.
+    argv = (sys.executable, "-P", "-m", "sdjob.train_torch", str(task_file))
+    inherited = {name: value for name, value in environment.items() if name not in RENDEZVOUS}
+    common = {**inherited, **QUIET, **_arithmetic(shape)}
     return [Command(argv, common | _rank(shape, rank)) for rank in range(shape.num_processes)]
 
 

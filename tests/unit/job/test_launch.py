@@ -17,7 +17,7 @@ def commands(environment=None, **shape):
 
 def test_one_process():
     (command,) = commands()
-    assert command.argv == (sys.executable, "-m", "sdjob.train_torch", "/scratch/task.json")
+    assert command.argv == (sys.executable, "-P", "-m", "sdjob.train_torch", "/scratch/task.json")
     assert command.environment["HOME"] == "/home"
     assert command.environment["OMP_NUM_THREADS"] == command.environment["MKL_NUM_THREADS"] == "2"
     assert command.environment["HF_HUB_OFFLINE"] == "1"
@@ -59,3 +59,12 @@ def test_the_given_environment_is_not_changed():
     given = {"HOME": "/home"}
     commands(given)
     assert given == {"HOME": "/home"}
+
+
+def test_an_outer_launchers_rendezvous_is_not_passed_on(tmp_path):
+    outer = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "MASTER_ADDR": "10.0.0.1", "HOME": "/home/me"}
+    shape = GangShape(num_processes=1, device="cpu", threads=1, deterministic=True, port=1234)
+    (command,) = trainer_commands(tmp_path / "task.json", shape=shape, environment=outer)
+    assert command.environment["HOME"] == "/home/me"
+    assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} & command.environment.keys()
+    assert command.argv[1:4] == ("-P", "-m", "sdjob.train_torch")
