@@ -23,10 +23,6 @@ def picture_at(position: int, *, num_pictures: int, seed: int) -> int:
     return int(_permutation(seed, epoch, num_pictures)[place])
 
 
-def positions_of_step(step: int, *, global_batch: int) -> range:
-    return range(step * global_batch, (step + 1) * global_batch)
-
-
 def total_steps(epochs: float, *, num_pictures: int, global_batch: int) -> int:
     """ceil(epochs x N / global_batch), of the number as it is written: 0.1 is a tenth, not the binary number above it."""
     return math.ceil(Fraction(str(epochs)) * num_pictures / global_batch)

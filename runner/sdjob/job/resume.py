@@ -93,12 +93,7 @@ def inexact_because(stored: Facts, *, fingerprint: Facts, job: JobSpec) -> list[
     reasons = list(stored.get("inexact", []))
     before = stored["fingerprint"]
     reasons += [f"{key}: {before.get(key)} -> {value}" for key, value in fingerprint.items() if before.get(key) != value]
-    reasons += explain_difference(stored["arithmetic"], arithmetic_of(job))
+    reasons += explain_difference(stored["arithmetic"], rounding_part(job))
     if not job.train.deterministic:
         reasons.append("train.deterministic is false")
     return list(dict.fromkeys(reasons))
-
-
-def arithmetic_of(job: JobSpec) -> dict[str, Any]:
-    """Fields outside the identity that change the order of additions."""
-    return {"train": rounding_part(job.model_dump(mode="json"))["train"]}

@@ -17,10 +17,11 @@ from sdjob.core.log import Log
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.progress import Progress
-from sdjob.job.resume import Facts, Resolution, arithmetic_of, inexact_because
+from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
 from sdjob.job.stop import StopRequest
 from sdjob.ledger.write import LedgerWriter
+from sdjob.spec.identity import rounding_part
 from sdjob.spec.task import TrainTask, write_task
 from sdjob.store.base import ObjectStore
 
@@ -141,7 +142,7 @@ class Training:
             "identity": self.resolution.identity,
             "identity_hash": self.resolution.identity_hash,
             "precision": self.task.job.train.precision,
-            "arithmetic": arithmetic_of(self.task.job),
+            "arithmetic": rounding_part(self.task.job),
             "fingerprint": self._fingerprint,
             "inexact": self._inexact,
             "sdjob": __version__,

@@ -11,7 +11,6 @@ from sdjob.spec.job import JobSpec
 DATA_PLACES = {"source", "revision"}
 # Fields of `train` that change the order of additions at most, so that going on is right "to rounding".
 ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache")
-ROUNDING_RUN_FIELDS = ("accelerator", "nodes", "slices")
 LENGTH_FIELDS = ("steps", "epochs")
 # Of these schedules the learning rate at a step does not depend on how many steps there will be.
 ENDLESS_SCHEDULES = {"constant", "constant_with_warmup", "piecewise_constant"}
@@ -69,16 +68,9 @@ def explain_difference(old_parts: Mapping[str, Any], new_parts: Mapping[str, Any
     ]
 
 
-def rounding_changes(old_job: Mapping[str, Any], new_job: Mapping[str, Any]) -> list[str]:
-    """What changed between two resolved jobs that makes going on right "to rounding", not bit for bit."""
-    return explain_difference(rounding_part(old_job), rounding_part(new_job))
-
-
-def rounding_part(job: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "train": {name: job["train"].get(name) for name in ROUNDING_FIELDS},
-        "run": {name: job["run"].get(name) for name in ROUNDING_RUN_FIELDS},
-    }
+def rounding_part(job: JobSpec) -> dict[str, Any]:
+    """What is not in the identity, and yet changes the order of additions. Devices are in a run's fingerprint."""
+    return {"train": job.train.model_dump(mode="json", include=set(ROUNDING_FIELDS))}
 
 
 def leaves(value: Any, *, path: str = "") -> Iterator[tuple[str, Any]]:

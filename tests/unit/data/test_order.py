@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdjob.data.order import picture_at, positions_of_step, total_steps
+from sdjob.data.order import picture_at, total_steps
 
 
 @settings(deadline=None)
@@ -59,10 +59,6 @@ def test_threads_agree():
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda position: picture_at(position, num_pictures=11, seed=1), positions))
     assert together == alone
-
-
-def test_steps_follow_each_other_without_a_gap():
-    assert [list(positions_of_step(step, global_batch=3)) for step in range(3)] == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,9 @@ import pytest
 
 from fakes.checkpoints import make_job
 from sdjob.core.errors import UsageError
-from sdjob.job.resume import arithmetic_of, check_identity, check_length, inexact_because, resolve
+from sdjob.job.resume import check_identity, check_length, inexact_because, resolve
 from sdjob.spec.hardware import parse_accelerator
+from sdjob.spec.identity import rounding_part
 
 FINGERPRINT = {"device": "x86_64", "devices": 1, "threads": 2, "versions": {"torch": "2.13"}}
 
@@ -24,7 +25,7 @@ def facts(resolution, **changed):
         "total_steps": resolution.total_steps,
         "precision": resolution.job.train.precision,
         "fingerprint": FINGERPRINT,
-        "arithmetic": arithmetic_of(resolution.job),
+        "arithmetic": rounding_part(resolution.job),
         "inexact": [],
         **changed,
     }
