@@ -11,7 +11,7 @@ from sdjob.ckpt.engine import Claim, CommitLog, Restored
 from sdjob.ckpt.history import History
 from sdjob.ckpt.manifest import DamagedBlobError
 from sdjob.core.clock import Clock
-from sdjob.core.errors import SdjobError, StorageError, UsageError
+from sdjob.core.errors import DeniedError, SdjobError, StorageError, UsageError
 from sdjob.core.log import Log
 from sdjob.data.index import Index
 from sdjob.job import machine
@@ -186,8 +186,12 @@ class Attempt:
         self._end(0, "done")
 
     def _end(self, exit_code: int, why: str) -> None:
-        self.ledger.event("end", exit_code=exit_code, why=why)
-        self.ledger.flush()
+        try:
+            self.ledger.event("end", exit_code=exit_code, why=why)
+            self.ledger.flush()
+        except (StorageError, DeniedError) as error:
+            # How the attempt ended counts for more than its last line in the ledger.
+            self.run.log.warning("ledger", f"the attempt's end was not recorded: {error}")
 
     def _work(self) -> None:
         run = self.run
