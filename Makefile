@@ -21,7 +21,7 @@ check: .venv/test-ready  ## lint, types, import contracts, unit tests, goldens
 	$(PYTEST) tests/unit tests/golden
 
 faults: .venv/test-ready  ## the full product of resume combinations; long
-	$(BIN)/pytest tests/faults -m full_matrix
+	$(PYTEST) tests/faults tests/e2e -m full_matrix
 
 goldens: .venv/test-ready  ## rewrite the golden files; read the diff
 	$(BIN)/pytest tests/golden --update-goldens

@@ -33,7 +33,8 @@ class SdjobError(Exception):
 
     def __str__(self) -> str:
         place = f"{self.where}: " if self.where else ""
-        then = f" {self.next_step}" if self.next_step else ""
+        gap = "" if self.what.endswith("\n") else " "  # a list stands on lines of its own
+        then = f"{gap}{self.next_step}" if self.next_step else ""
         return f"{place}{self.what}{then}"
 
 

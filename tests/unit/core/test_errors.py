@@ -48,3 +48,7 @@ def test_any_other_code_is_a_fault_of_ours(code):
     error = error_for_exit_code(code, "silence")
     assert type(error) is SdjobError
     assert not isinstance(error, NoProgressError)
+
+
+def test_what_to_do_next_follows_a_list_on_its_own_line():
+    assert str(UsageError("two things:\n  a\n  b\n", next_step="Mend them.")) == "two things:\n  a\n  b\nMend them."
