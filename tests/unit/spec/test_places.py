@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 from sdjob.core.errors import UsageError
 from sdjob.spec.places import parse_place
 
-HERE = Path("/work/here")
+HERE = Path("/srv/here")
 
 
 @pytest.mark.parametrize(
     ("text", "uri"),
     [
-        ("runs/x", "file:///work/here/runs/x"),
-        ("./runs//x/", "file:///work/here/runs/x"),
-        ("../x", "file:///work/x"),
+        ("runs/x", "file:///srv/here/runs/x"),
+        ("./runs//x/", "file:///srv/here/runs/x"),
+        ("../x", "file:///srv/x"),
         ("/abs/x", "file:///abs/x"),
         ("file:///abs/x", "file:///abs/x"),
         ("s3://bucket", "s3://bucket"),
