@@ -1,10 +1,12 @@
 """A run that is killed and run again leaves the very files of one that was never interrupted.
 
-Two combinations run by default; `make faults` runs a table in which every two values of every two factors meet.
+Two combinations run by default; `make faults` runs a table in which every two values of every two factors meet, and the full
+product of method, family, processes and workers with flips, random crops, accumulation and EMA on.
 """
 
 import signal
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,20 @@ FULL: Row = {
     "noise_offset": 0.1,
     "kills": ("commit",),
 }
+
+PRODUCT_FACTORS = ("method", "family", "processes", "workers")
+PRODUCT: list[Row] = [
+    {
+        **PLAIN,
+        **dict(zip(PRODUCT_FACTORS, values, strict=True)),
+        "flip": True,
+        "crop": "random",
+        "accumulation": 2,
+        "ema": {"decay": 0.9},
+        "kills": ("commit",),
+    }
+    for values in product(*(FACTORS[name] for name in PRODUCT_FACTORS))
+]
 
 
 def fields_of(row: Row) -> dict[str, Any]:
@@ -139,4 +155,10 @@ def test_two_processes_train_as_one_does(workshop):
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("row", pairwise_rows(FACTORS), ids=name_of)
 def test_every_two_factors_together_resume_to_the_same_files(workshop, tmp_path, row):
+    check_resume(row, workshop=workshop, folder=tmp_path / "job")
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("row", PRODUCT, ids=name_of)
+def test_every_layout_of_both_methods_and_families_resumes_to_the_same_files(workshop, tmp_path, row):
     check_resume(row, workshop=workshop, folder=tmp_path / "job")
