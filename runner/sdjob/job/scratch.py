@@ -36,7 +36,7 @@ def attempt_folder(run: Path, *, epoch: int, nonce: str) -> Generator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)  # what stays is swept by a later attempt
         os.close(lock)
 
 
