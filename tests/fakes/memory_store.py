@@ -3,12 +3,13 @@
 Several stores over the same `objects` are several clients of one bucket, each with its own calls and faults.
 """
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from sdjob.store.base import ObjectInfo, ObjectMissingError, TransientStoreError, checked_key, checked_prefix
+from sdjob.store.base import ObjectInfo, ObjectMissingError, TransientStoreError, checked_key, checked_prefix, listed_key
 
 Result = TypeVar("Result")
 
@@ -72,11 +73,17 @@ class MemoryStore:
 
     def stat(self, key: str) -> ObjectInfo | None:
         checked_key(key)
-        return self._call("stat", key, lambda: ObjectInfo(key, len(self.objects[key])) if key in self.objects else None)
+        return self._call("stat", key, lambda: self._info(key) if key in self.objects else None)
 
     def delete(self, keys: Iterable[str]) -> None:
         batch = [checked_key(key) for key in keys]
         self._call("delete", " ".join(batch), lambda: [self.objects.pop(key, None) for key in batch])
+
+    def credentials(self) -> str:
+        return "none needed"
+
+    def expiry_rules(self) -> "list[str]":
+        return []
 
     def _get(self, key: str) -> bytes:
         if checked_key(key) not in self.objects:
@@ -85,7 +92,11 @@ class MemoryStore:
 
     def _infos(self, prefix: str) -> "list[ObjectInfo]":
         keys = self.relist([key for key in self.objects if key.startswith(prefix)])
-        return [ObjectInfo(key, len(self.objects[key])) for key in keys]
+        return [self._info(key) for key in keys if listed_key(key, size_bytes=len(self.objects[key]), where=self.uri)]
+
+    def _info(self, key: str) -> ObjectInfo:
+        data = self.objects[key]
+        return ObjectInfo(key, len(data), version=hashlib.md5(data).hexdigest())  # as an ETag
 
     def _put(self, key: str, data: bytes) -> None:
         self.objects[checked_key(key)] = data

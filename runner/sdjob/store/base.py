@@ -3,22 +3,25 @@
     MissingError  66  <- ObjectMissingError      the key is not there
     DeniedError   77  <- ObjectDeniedError       the place refuses this identity
     StorageError  74  <- TransientStoreError     may work a moment later: 503, a reset, a time-out
+                      <- ObjectChangedError      somebody else changed it meanwhile
+    MissingError  66                             the bucket or the repository itself is not there
+    DataError     65                             an object's name is no key: it could lead out of the place
 
 A key is a posix path relative to the place: `log/000000000017.json`. A place has no folders, only keys with slashes.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sdjob.core.errors import DeniedError, MissingError, StorageError, UsageError
+from sdjob.core.errors import DataError, DeniedError, MissingError, StorageError, UsageError
 
 TEMPORARY_FOLDER = ".sdjob-tmp"  # where the local store writes aside; never a part of a key, so no key is ever unlisted
 
 
 class ObjectMissingError(MissingError):
-    """No object has this key."""
+    """No object has this key. Never raised for a bucket that is missing: to the commit log this answer means a free slot."""
 
 
 class ObjectDeniedError(DeniedError):
@@ -29,10 +32,16 @@ class TransientStoreError(StorageError):
     """The call may or may not have taken effect; the same call a moment later may work."""
 
 
+class ObjectChangedError(StorageError):
+    """Somebody else changed the object, or the repository, between two looks at it."""
+
+
 @dataclass(frozen=True)
 class ObjectInfo:
     key: str
     size_bytes: int
+    version: str | None = None
+    """Changes whenever the content does (an ETag, a generation); a token to compare, never a hash to verify with."""
 
 
 class ObjectStore(Protocol):
@@ -71,13 +80,38 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Every object whose key begins with the prefix, in no promised order; none where nothing does."""
+        """Every object whose key begins with the prefix, in no promised order; none where nothing does.
+
+        DataError where an object's name is no key that `checked_key` would take; folder markers are passed over.
+        """
         ...
 
     def stat(self, key: str) -> ObjectInfo | None: ...
 
     def delete(self, keys: Iterable[str]) -> None:
         """Removes what is there of these; a key that is gone already is no error."""
+        ...
+
+    def credentials(self) -> str:
+        """Which identity is used and whence, in a few words, never a secret; ObjectDeniedError where there is none."""
+        ...
+
+    def expiry_rules(self) -> "list[str]":
+        """Rules of the place that delete objects below this prefix after a time, a sentence each; none where it has none."""
+        ...
+
+
+class OneCommit(Protocol):
+    """What a store of repositories can do besides: many files and deletions as one commit."""
+
+    def head(self) -> str | None:
+        """The commit that a later `expected` is compared with; None where the repository does not exist yet."""
+        ...
+
+    def commit_tree(
+        self, *, files: Mapping[str, Path | bytes], delete: Sequence[str], message: str, expected: str | None
+    ) -> None:
+        """All of it or nothing; ObjectChangedError where the head is no longer `expected`."""
         ...
 
 
@@ -94,6 +128,22 @@ def checked_prefix(prefix: str) -> str:
     return prefix
 
 
+def listed_key(key: str, *, size_bytes: int, where: str) -> str | None:
+    """The key of a listed object; None where it is no object of ours: a folder marker, or what a local store wrote aside."""
+    parts = key.split("/")
+    if (parts[-1] == "" and size_bytes == 0) or parts[0] == TEMPORARY_FOLDER:
+        return None
+    if _is_unsafe(key, parts=parts):
+        raise DataError(
+            f"an object is named {key!r}, which could lead out of a folder.", where=where, next_step="Rename or remove it."
+        )
+    return key
+
+
 def _refuse_unsafe(key: str, *, parts: list[str]) -> None:
-    if "\0" in key or "\\" in key or any(part in {"", ".", "..", TEMPORARY_FOLDER} for part in parts):
+    if _is_unsafe(key, parts=parts):
         raise UsageError(f"the key {key!r} does not name an object inside the place.")
+
+
+def _is_unsafe(key: str, *, parts: list[str]) -> bool:
+    return "\0" in key or "\\" in key or any(part in {"", ".", "..", TEMPORARY_FOLDER} for part in parts)

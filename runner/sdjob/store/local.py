@@ -18,6 +18,7 @@ from sdjob.store.base import (
     TransientStoreError,
     checked_key,
     checked_prefix,
+    listed_key,
 )
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -84,12 +85,18 @@ class LocalStore:
     def stat(self, key: str) -> ObjectInfo | None:
         path = self._path(key)
         with _errors_of(self._where(key)):
-            return ObjectInfo(key, path.stat().st_size) if path.is_file() else None
+            return _info(key, path.stat()) if path.is_file() else None
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             with _errors_of(self._where(key)):
                 self._path(key).unlink(missing_ok=True)
+
+    def credentials(self) -> str:
+        return f"this machine's user {os.getuid()}"
+
+    def expiry_rules(self) -> "list[str]":
+        return []
 
     def _path(self, key: str) -> Path:
         return self._folder / checked_key(key)
@@ -105,8 +112,8 @@ class LocalStore:
                 continue
             if entry.is_dir():
                 yield from self._walk(key)
-            elif info := self.stat(key):  # None where it was deleted since the listing
-                yield info
+            elif listed_key(key, size_bytes=-1, where=self.uri) and (info := self.stat(key)):
+                yield info  # stat is None where it was deleted since the listing
 
     def _entries(self, folder: str) -> "list[os.DirEntry[str]]":
         try:
@@ -150,6 +157,10 @@ class LocalStore:
                     left.unlink()
             except FileNotFoundError:
                 continue  # its owner was quicker
+
+
+def _info(key: str, status: os.stat_result) -> ObjectInfo:
+    return ObjectInfo(key, status.st_size, version=f"{status.st_mtime_ns}-{status.st_size}")
 
 
 def _link(aside: Path, final: Path) -> None:
