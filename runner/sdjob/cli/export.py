@@ -5,9 +5,6 @@ from pathlib import Path
 
 from sdjob.core.clock import SystemClock
 from sdjob.core.log import Log
-from sdjob.job.export import export
-from sdjob.spec.places import parse_place
-from sdjob.store.open import open_store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +16,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
+    from sdjob.job.export import export
+    from sdjob.spec.places import parse_place
+    from sdjob.store.open import open_store
+
     done = export(
         open_store(parse_place(args.place, base=Path.cwd())),
         step=args.step,

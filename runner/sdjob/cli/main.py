@@ -65,6 +65,12 @@ def sample() -> Verb:
     return sample
 
 
+def completion() -> Verb:
+    from sdjob.cli import completion
+
+    return completion
+
+
 VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "init": (init, "write a commented job file to start from"),
     "validate": (validate, "check job files: spelling and sense, offline"),
@@ -73,6 +79,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "checkpoints": (checkpoints, "list, verify or prune the checkpoints of a run"),
     "export": (export, "write the weights of any checkpoint to a folder"),
     "sample": (sample, "draw pictures with a run, a published folder or a base model"),
+    "completion": (completion, "print a script by which a shell completes sdjob's commands"),
 }
 
 

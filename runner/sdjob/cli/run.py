@@ -3,15 +3,13 @@
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdjob.core.clock import SystemClock
 from sdjob.core.log import Log
-from sdjob.job.machine import accelerator_here
-from sdjob.job.run import run_job
-from sdjob.job.stop import StopRequest
-from sdjob.spec.job import JobSpec
-from sdjob.spec.load import load_job
-from sdjob.spec.run import notice_s
+
+if TYPE_CHECKING:
+    from sdjob.spec.job import JobSpec
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
+    from sdjob.job.run import run_job
+    from sdjob.job.stop import StopRequest
+    from sdjob.spec.run import notice_s
+
     job = load_for_this_machine(args.file, overrides=args.set)
     clock = SystemClock()
     stop = StopRequest(clock, notice_s=notice_s(job.run))
@@ -28,8 +30,11 @@ def execute(args: argparse.Namespace, *, log: Log) -> int:
     return 0
 
 
-def load_for_this_machine(path: Path, *, overrides: list[str]) -> JobSpec:
+def load_for_this_machine(path: Path, *, overrides: list[str]) -> "JobSpec":
     """Where the file names no accelerator the job gets what is here; the default batch follows from that."""
+    from sdjob.job.machine import accelerator_here
+    from sdjob.spec.load import load_job
+
     job = load_job(path, overrides=overrides, environment=os.environ)
     if job.run.accelerator is None and (here := accelerator_here()):
         job = load_job(path, overrides=[*overrides, f"run.accelerator={here}"], environment=os.environ)

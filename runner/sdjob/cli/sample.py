@@ -3,14 +3,13 @@
 import argparse
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdjob.core.clock import SystemClock
 from sdjob.core.log import Log
-from sdjob.job.machine import gpu_names, num_cores
-from sdjob.job.sample import Choice, sample
-from sdjob.job.stop import StopRequest
-from sdjob.spec.load import load_job
-from sdjob.spec.task import SampleTask
+
+if TYPE_CHECKING:
+    from sdjob.spec.task import SampleTask
 
 NOTICE_S = 1.0  # pictures need no save
 
@@ -38,6 +37,9 @@ def positive(text: str) -> int:
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
+    from sdjob.job.sample import Choice, sample
+    from sdjob.job.stop import StopRequest
+
     clock = SystemClock()
     stop = StopRequest(clock, notice_s=NOTICE_S)
     stop.install()
@@ -56,13 +58,18 @@ def execute(args: argparse.Namespace, *, log: Log) -> int:
 
 def place_of(source: str) -> str:
     """A job file stands for its run."""
+    from sdjob.spec.load import load_job
+
     if source.endswith((".yaml", ".yml")):
         return load_job(Path(source), environment=os.environ).checkpoint.to
     return source
 
 
-def task_of(args: argparse.Namespace) -> SampleTask:
+def task_of(args: argparse.Namespace) -> "SampleTask":
     """Its model is found from the source."""
+    from sdjob.job.machine import gpu_names, num_cores
+    from sdjob.spec.task import SampleTask
+
     return SampleTask(
         model=Path(),
         lora=None,

@@ -4,7 +4,6 @@ import json
 from argparse import ArgumentParser, Namespace
 
 from sdjob.core.log import Log
-from sdjob.spec.schema import job_schema
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -12,5 +11,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def execute(args: Namespace, *, log: Log) -> int:  # noqa: ARG001  every verb is called alike
+    from sdjob.spec.schema import job_schema
+
     print(json.dumps(job_schema(), indent=2, ensure_ascii=False))
     return 0

@@ -11,9 +11,7 @@ from typing import Any
 from sdjob import __version__
 from sdjob.core.errors import SdjobError
 from sdjob.core.log import Log, redacted
-from sdjob.spec.load import load_job
 from sdjob.spec.problems import JobFileError, Problem
-from sdjob.spec.support import unsupported
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,9 @@ def execute(args: Namespace, *, log: Log) -> int:
 
 
 def verdict(file: Path, *, overrides: list[str]) -> Verdict:
+    from sdjob.spec.load import load_job
+    from sdjob.spec.support import unsupported
+
     try:
         job = load_job(file, overrides=overrides, environment=os.environ)
     except JobFileError as error:

@@ -26,7 +26,15 @@ def modules_of(*arguments: str, folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["validate", str(GOOD)], ["validate", "--help"], ["schema"], ["init", "new.yaml"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["validate", str(GOOD)],
+        ["validate", "--help"],
+        ["schema"],
+        ["init", "new.yaml"],
+        ["completion", "bash"],
+    ],
     ids=" ".join,
 )
 def test_nothing_heavy_is_imported(arguments: list[str], tmp_path: Path):
@@ -34,7 +42,7 @@ def test_nothing_heavy_is_imported(arguments: list[str], tmp_path: Path):
     assert not imported & set(HEAVY)
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["init", "new.yaml"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], ["init", "new.yaml"], ["completion", "zsh"]], ids=" ".join)
 def test_some_need_not_even_the_models(arguments: list[str], tmp_path: Path):
     assert not {"pydantic", "yaml"} & modules_of(*arguments, folder=tmp_path)
 
