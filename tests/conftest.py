@@ -1,11 +1,16 @@
 """What tests of real runs share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fakes.running import Workshop
+
+if TYPE_CHECKING:  # the SDKs that servers.py imports are for the tests that use a server
+    from fakes.servers import GcsServer, S3Server
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +20,33 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "workshop"
     folder.mkdir(exist_ok=True)
     return Workshop(folder)
+
+
+# ---- servers: one of each for a pytest process, started by the first test that asks ----------------------------------------
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+    from fakes.servers import start_seaweed
+
+    server = start_seaweed(tmp_path_factory.mktemp("seaweed"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[S3Server]":
+    from fakes.servers import start_moto
+
+    server = start_moto(tmp_path_factory.mktemp("moto"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[GcsServer]":
+    from fakes.servers import start_gcs
+
+    server = start_gcs(tmp_path_factory.mktemp("gcs"))
+    yield server
+    server.kill()
