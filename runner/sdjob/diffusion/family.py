@@ -8,6 +8,7 @@ from typing import Any, Literal
 from sdjob.core.errors import MissingError
 
 Family = Literal["sd1", "sd2", "sdxl"]
+UNET_CONFIG, SCHEDULER_CONFIG = FAMILY_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def family_of(unet_config: dict[str, Any]) -> Family:
 
 
 def read_base_model(model_dir: Path) -> BaseModel:
-    scheduler = read_config(model_dir / "scheduler" / "scheduler_config.json")
+    scheduler = read_config(model_dir / SCHEDULER_CONFIG)
     return BaseModel(
-        family=family_of(read_config(model_dir / "unet" / "config.json")),
+        family=family_of(read_config(model_dir / UNET_CONFIG)),
         v_prediction=scheduler.get("prediction_type") == "v_prediction",
     )

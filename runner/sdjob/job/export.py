@@ -13,8 +13,11 @@ from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, SdjobError, UsageError
 from sdjob.core.log import Log
+from sdjob.job import machine
+from sdjob.job.fetch import Here
+from sdjob.job.pins import model_place
 from sdjob.job.run import JOB_KEY
-from sdjob.job.stage import local_folder
+from sdjob.job.stage import model_configs, model_folder
 from sdjob.job.weights import Weights, build_published
 from sdjob.spec.job import JobSpec
 from sdjob.spec.load import parse_job
@@ -49,7 +52,7 @@ def export(
     job = read_job(store)
     if weights == "ema" and job.train.ema is None:
         raise UsageError("this run keeps no moving averages.", where="--weights", next_step="Take --weights raw.")
-    model_dir = base_model(job, format=format, log=log)
+    model_dir = base_model(job, format=format, here=here_for_reading(clock=clock, log=log))
     with folder_beside(to) as scratch:
         checkpoint, built = scratch / "checkpoint", scratch / "built"
         checkpoint.mkdir()
@@ -91,14 +94,20 @@ def read_job(store: ObjectStore) -> JobSpec:
         ) from error
 
 
-def base_model(job: JobSpec, *, format: ExportFormat, log: Log) -> Path | None:  # noqa: A002
+def base_model(job: JobSpec, *, format: ExportFormat, here: Here) -> Path | None:  # noqa: A002
     """The base model's folder. A LoRA can do without it: kohya's file then does not say for which kind of model it is."""
-    if job.train.method == "lora" and format == "diffusers":
+    place = model_place(job)
+    if job.train.method == "full":
+        return model_folder(place, variant=job.model.variant, method="full", here=here, field="model.source")
+    if format == "diffusers":
         return None
     try:
-        return local_folder(job.model.source, field="model.source")
+        return model_configs(place, here=here)
     except SdjobError as error:
-        if job.train.method == "full":
-            raise
-        log.warning("base-model-missing", message=f"kohya's file will not name the base model's version: {error}")
+        here.log.warning("base-model-missing", message=f"kohya's file will not name the base model's version: {error}")
         return None
+
+
+def here_for_reading(*, clock: Clock, log: Log) -> Here:
+    """For commands that read a run: its own `run.scratch` may be a path of another machine."""
+    return Here(machine.scratch_root(None), check_stop=lambda: None, clock=clock, log=log)

@@ -1,8 +1,10 @@
 """What this machine has. Looked at without torch, which takes seconds to import."""
 
 import os
+import re
 import socket
 import subprocess
+from importlib import metadata
 from pathlib import Path
 
 from sdjob.core.errors import UnavailableError
@@ -53,13 +55,49 @@ def require(accelerator: Accelerator) -> None:
         )
 
 
+def require_xformers(accelerator: Accelerator) -> None:
+    """Exit 69 where a job asks for xformers and this machine cannot have it; asked before anything is downloaded or claimed."""
+    field, otherwise = "train.attention", "or set sdpa, which torch brings with it."
+    if accelerator.kind != "nvidia":
+        raise UnavailableError(
+            "xformers needs CUDA, and the job would run on the CPU here.",
+            where=field,
+            next_step=f"Run it where there is an NVIDIA device, {otherwise}",
+        )
+    torch = installed_version("torch") or "VERSION"
+    fitting = f"`pip install xformers torch=={torch.partition('+')[0]}` (each xformers is built for one torch), {otherwise}"
+    if installed_version("xformers") is None:
+        raise UnavailableError("the package xformers is not installed.", where=field, next_step=fitting)
+    if (built_for := required_exactly("torch", by="xformers")) not in {None, torch.partition("+")[0]}:
+        raise UnavailableError(
+            f"the xformers that is installed is built for torch {built_for}, and torch is {torch}.",
+            where=field,
+            next_step=fitting,
+        )
+
+
+def installed_version(package: str) -> str | None:
+    """Read from the package's metadata: nothing is imported."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def required_exactly(package: str, *, by: str) -> str | None:
+    """The one version of a package that another one names with ==; None where it names a range or nothing."""
+    pinned = re.compile(rf"{re.escape(package)}\s*\(?==\s*([0-9][0-9.]*)\)?\s*(;.*)?")
+    found = (pinned.fullmatch(requirement) for requirement in metadata.requires(by) or [])
+    return next((match[1] for match in found if match), None)
+
+
 def host_name() -> str:
     return socket.gethostname()
 
 
-def scratch_root(job: JobSpec) -> Path:
-    """`run.scratch`, else SDJOB_SCRATCH, else sdjob-UID under TMPDIR."""
-    named = job.run.scratch or os.environ.get("SDJOB_SCRATCH")
+def scratch_root(job: JobSpec | None) -> Path:
+    """The job's `run.scratch`, else SDJOB_SCRATCH, else sdjob-UID under TMPDIR."""
+    named = (job.run.scratch if job else None) or os.environ.get("SDJOB_SCRATCH")
     if named:
         return Path(named)
     return Path(os.environ.get("TMPDIR", "/tmp")) / f"sdjob-{os.getuid()}"  # noqa: S108 (made with mode 0700)

@@ -13,9 +13,12 @@ from sdjob.ckpt.manifest import DamagedBlobError
 from sdjob.core.clock import Clock
 from sdjob.core.errors import DeniedError, SdjobError, StorageError, UsageError
 from sdjob.core.log import Log
+from sdjob.core.retry import Backoff
 from sdjob.data.index import Index
 from sdjob.job import machine
+from sdjob.job.fetch import Here
 from sdjob.job.limits import check_progress, hours_left, time_spent
+from sdjob.job.pins import pinned, read_pins, write_pins
 from sdjob.job.results import Result, lacks_samples, publish_all, publish_places
 from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
 from sdjob.job.scratch import attempt_folder, run_folder
@@ -30,8 +33,8 @@ from sdjob.spec.load import resolved_yaml
 from sdjob.spec.places import parse_place
 from sdjob.spec.support import unsupported
 from sdjob.spec.task import TrainTask
-from sdjob.store.base import ObjectStore
-from sdjob.store.open import open_store
+from sdjob.store.open import open_store, resolve_revision
+from sdjob.store.patient import PatientStore
 
 JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 # How long a reader of a retired checkpoint may take to finish (export, sample); a folder is read in no time.
@@ -40,7 +43,11 @@ PRUNE_GRACE_S = {"file": 1.0, "remote": 30.0}
 
 @dataclass(frozen=True)
 class Staged:
+    job: JobSpec
+    """With a commit wherever the job names a revision on the Hub."""
+
     model: StagedModel
+    pictures: Path
     index: Index
     init_from: Path | None
     hashes: dict[str, str]
@@ -52,7 +59,7 @@ class Run:
     """What one command needs from its first look at the log on."""
 
     job: JobSpec
-    store: ObjectStore
+    store: PatientStore
     commits: CommitLog
     accelerator: Accelerator
     stop: StopRequest
@@ -65,6 +72,8 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     refuse_unsupported(job)
     accelerator = parse_accelerator(job.run.accelerator)
     machine.require(accelerator)
+    if job.train.attention == "xformers":
+        machine.require_xformers(accelerator)
     place = parse_place(job.checkpoint.to, base=Path.cwd())
     store = open_store(place)
     commits = CommitLog(
@@ -76,7 +85,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
         keep_every=job.checkpoint.keep_every,
         prune_grace_s=PRUNE_GRACE_S["file" if place.scheme == "file" else "remote"],
     )
-    run = Run(job, store, commits, accelerator, stop, clock, log)
+    run = Run(job, PatientStore(store, backoff=Backoff(clock=clock)), commits, accelerator, stop, clock, log)
     look = look_back(run)
     if look.done:
         log.event("done", f"{job.name} is done: nothing is left to do")
@@ -133,17 +142,21 @@ def newest_facts(commits: CommitLog, history: History) -> Facts | None:
 
 
 def stage(run: Run, *, may_write: bool) -> Staged:
-    job, check_stop = run.job, run.stop.check
-    model = stage_model(job, check_stop=check_stop)
-    index = stage_index(job, store=run.store, may_write=may_write, check_stop=check_stop, log=run.log)
-    init_from, start_hashes = stage_init_from(job)
-    check_stop()
-    return Staged(model, index, init_from, {**model.hashes, **start_hashes})
+    here = Here(machine.scratch_root(run.job), check_stop=run.stop.check, clock=run.clock, log=run.log)
+    job, pins = pinned(run.job, stored=read_pins(run.store), resolve=resolve_revision)
+    if may_write:
+        write_pins(pins, store=run.store)
+    model = stage_model(job, here=here)
+    index = stage_index(job, store=run.store, may_write=may_write, check_stop=here.check_stop, log=run.log)
+    pictures = local_folder(run.job.data.source, field="data.source")
+    init_from, start_hashes = stage_init_from(job, here=here)
+    here.check_stop()
+    return Staged(job, model, pictures, index, init_from, {**model.hashes, **start_hashes})
 
 
 def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resolution:
     return resolve(
-        run.job,
+        staged.job,
         accelerator=run.accelerator,
         num_cores=machine.num_cores(),
         num_pictures=len(staged.index),
@@ -231,7 +244,7 @@ class Attempt:
             task=TrainTask(
                 job=resolution.job,
                 model=staged.model.folder,
-                pictures=local_folder(run.job.data.source, field="data.source"),
+                pictures=staged.pictures,
                 index=index_file,
                 scratch=self.folder,
                 total_steps=resolution.total_steps,

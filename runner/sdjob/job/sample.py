@@ -9,16 +9,22 @@ from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, UsageError
 from sdjob.core.log import Log
+from sdjob.core.retry import Backoff
 from sdjob.job.export import export, read_job
+from sdjob.job.fetch import Here, fetch
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
+from sdjob.job.machine import scratch_root
+from sdjob.job.pins import model_place
 from sdjob.job.run import JOB_KEY
-from sdjob.job.stage import local_folder
+from sdjob.job.stage import model_folder
 from sdjob.job.stop import StopRequest
 from sdjob.job.weights import DIFFUSERS_LORA, Weights
-from sdjob.spec.places import parse_place
+from sdjob.spec.job import JobSpec
+from sdjob.spec.places import Place, parse_place
 from sdjob.spec.task import SampleTask, write_task
 from sdjob.store.open import open_store
+from sdjob.store.patient import PatientStore
 
 PIPELINE = "model_index.json"
 
@@ -44,52 +50,71 @@ class Choice:
     weights: Weights | None = None
 
 
-def find_source(place: str, *, choice: Choice, scratch: Path, clock: Clock, log: Log) -> Source:
+def find_source(text: str, *, choice: Choice, scratch: Path, here: Here) -> Source:
     """A run's place, a published folder, or a model folder. MissingError (66) where it is none of them."""
-    folder = parse_place(place, base=Path.cwd()).path
-    if (folder / JOB_KEY).is_file():
-        return source_of_run(place, choice=choice, scratch=scratch, clock=clock, log=log)
+    place = parse_place(text, base=Path.cwd()).on_hub("models")
+    store = PatientStore(open_store(place), backoff=Backoff(clock=here.clock))
+    if place.scheme != "hf" and store.stat(JOB_KEY):
+        return source_of_run(place, choice=choice, scratch=scratch, here=here)
     if choice.step is not None or choice.weights is not None:
-        raise UsageError("is not a run's place, so it has no --step and no --weights to choose from.", where=place)
-    if (folder / DIFFUSERS_LORA).is_file():
-        return Source(model=base_of_lora(choice, where=place), lora=folder)
-    if (folder / PIPELINE).is_file():
-        return Source(model=folder)
+        raise UsageError("is not a run's place, so it has no --step and no --weights to choose from.", where=text)
+    if store.stat(DIFFUSERS_LORA):
+        return Source(model=base_of_lora(choice, where=text, here=here), lora=lora_folder(place, here=here))
+    if store.stat(PIPELINE):
+        return Source(model=model_folder(place, variant=None, method="lora", here=here, field=text))
     raise MissingError(
         f"holds no run ({JOB_KEY}), no LoRA ({DIFFUSERS_LORA}) and no model ({PIPELINE}).",
-        where=place,
+        where=text,
         next_step="Give a job's checkpoint.to or publish.to, or a model's folder.",
     )
 
 
-def base_of_lora(choice: Choice, *, where: str) -> Path:
+def lora_folder(place: Place, *, here: Here) -> Path:
+    if place.scheme == "file":
+        return place.path
+    return fetch(place, choose=lambda _: [DIFFUSERS_LORA], here=here, field=place.uri).folder
+
+
+def base_of_lora(choice: Choice, *, where: str, here: Here) -> Path:
     if choice.model is None:
         raise UsageError(
             "holds a LoRA, which is drawn on top of a base model.", where=where, next_step="Name the base with --model PLACE."
         )
-    return local_folder(choice.model, field="--model")
+    return chosen_model(choice.model, here=here)
 
 
-def source_of_run(place: str, *, choice: Choice, scratch: Path, clock: Clock, log: Log) -> Source:
-    store = open_store(parse_place(place, base=Path.cwd()))
+def chosen_model(text: str, *, here: Here) -> Path:
+    place = parse_place(text, base=Path.cwd()).on_hub("models")
+    return model_folder(place, variant=None, method="lora", here=here, field="--model")
+
+
+def source_of_run(place: Place, *, choice: Choice, scratch: Path, here: Here) -> Source:
+    store = open_store(place)
     job = read_job(store)
     weights = scratch / "weights"
-    done = export(store, step=choice.step, to=weights, format="diffusers", weights=choice.weights, clock=clock, log=log)
-    log.event("weights", f"drawing with step {done.step} of {job.name}", step=done.step, digest=done.digest)
+    done = export(store, step=choice.step, to=weights, format="diffusers", weights=choice.weights, clock=here.clock, log=here.log)
+    here.log.event("weights", f"drawing with step {done.step} of {job.name}", step=done.step, digest=done.digest)
     full = job.train.method == "full"
     return Source(
-        model=weights if full else local_folder(choice.model or job.model.source, field="model.source"),
+        model=weights if full else model_of_run(job, choice=choice, here=here),
         lora=None if full else weights,
         width=job.data.resolution.width,
         height=job.data.resolution.height,
     )
 
 
+def model_of_run(job: JobSpec, *, choice: Choice, here: Here) -> Path:
+    if choice.model is not None:
+        return chosen_model(choice.model, here=here)
+    return model_folder(model_place(job), variant=job.model.variant, method="lora", here=here, field="model.source")
+
+
 def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, clock: Clock, log: Log) -> list[Path]:
     """Draws `task`, whose model is found from the place; returns the pictures' files in the order of prompts."""
     task.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sdjob-sample-") as folder:
-        source = find_source(place, choice=choice, scratch=Path(folder), clock=clock, log=log)
+        here = Here(scratch_root(None), check_stop=stop.check, clock=clock, log=log)
+        source = find_source(place, choice=choice, scratch=Path(folder), here=here)
         task = replace(
             task,
             model=source.model,

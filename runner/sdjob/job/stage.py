@@ -1,24 +1,28 @@
-"""Brings what a job names to this machine and looks at it: the base model's files, the pictures and their index."""
+"""Brings what a job names to this machine and looks at it: the base model's files, the pictures and their index.
 
-import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+A folder on this machine is used where it stands; what lies in a bucket or on the Hub is fetched to scratch.
+"""
+
+import posixpath
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdjob.core.errors import MissingError, UsageError
 from sdjob.core.log import Log
 from sdjob.data.index import Index, check_bad_share, scan
 from sdjob.data.records import list_records
-from sdjob.diffusion.family import read_config
+from sdjob.diffusion.family import FAMILY_FILES, read_config
+from sdjob.job.fetch import Fetched, Here, fetch, file_sha256
+from sdjob.job.model_files import SAFE, Method, fetched_files, training_files, weight_files
+from sdjob.job.pins import init_place, model_place
 from sdjob.job.weights import DIFFUSERS_LORA
 from sdjob.spec.job import JobSpec
-from sdjob.spec.places import parse_place
+from sdjob.spec.places import Place, parse_place
 from sdjob.store.base import ObjectMissingError, ObjectStore
 
 INDEX_KEY = "data/index.jsonl"
-MODEL_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-WEIGHT_PARTS = ("unet", "vae", "text_encoder")
-PLAIN_SUFFIXES = {".json", ".txt", ".model"}
+MODEL, INIT = "model.source", "train.init_from"
 
 
 @dataclass(frozen=True)
@@ -36,93 +40,122 @@ def local_folder(text: str, *, field: str) -> Path:
     return path
 
 
-def stage_model(job: JobSpec, *, check_stop: Callable[[], None]) -> StagedModel:
-    """A folder on this machine is used where it stands."""
-    folder = local_folder(job.model.source, field="model.source")
-    files = sorted(_used_files(folder, variant=job.model.variant))
-    _refuse_unknown_models(folder)
-    hashes: dict[str, str] = {}
-    for path in files:
-        check_stop()
-        hashes[path.relative_to(folder).as_posix()] = file_sha256(path)
+# ---- the base model --------------------------------------------------------------------------------------------------------
+
+
+def stage_model(job: JobSpec, *, here: Here) -> StagedModel:
+    """Raises MissingError (66) where the place holds no model in diffusers' layout, or none of safetensors."""
+    place, variant = model_place(job), job.model.variant
+    if place.scheme == "file":
+        folder = local_folder(job.model.source, field=MODEL)
+        names = training_files(file_names(folder), variant=variant, where=str(folder))
+        hashes = hashed(folder, names=names, check_stop=here.check_stop)
+    else:
+        fetched = fetch_model(place, variant=variant, method=job.train.method, here=here, field=MODEL)
+        folder = fetched.folder
+        names = training_files(list(fetched.hashes), variant=variant, where=place.uri)
+        hashes = {name: fetched.hashes[name] for name in names}
+    _refuse_unknown_channels(folder)
     return StagedModel(folder=folder, hashes=hashes)
 
 
-def stage_init_from(job: JobSpec) -> tuple[Path | None, dict[str, str]]:
-    """What the trainer starts from (a LoRA's file, or a UNet's folder) and the hashes of its weights."""
-    if job.train.init_from is None:
-        return None, {}
-    path = local_folder(job.train.init_from, field="train.init_from")
-    if job.train.method == "lora":
-        file = _lora_file(path)
-        return file, {"init_from": file_sha256(file)}
-    folder = path / "unet" if (path / "unet").is_dir() else path
-    if not (folder / "config.json").is_file():
-        raise MissingError(
-            f"{path} is neither a pipeline's folder nor a UNet's (there is no {folder / 'config.json'})", where="train.init_from"
-        )
-    files = sorted(_weights(folder, ending=".safetensors", field="train.init_from"))
-    return folder, {f"init_from/{f.name}": file_sha256(f) for f in files}
+def model_folder(place: Place, *, variant: str | None, method: Method, here: Here, field: str) -> Path:
+    """A model for whoever only reads it: to draw samples, to export."""
+    if place.scheme == "file":
+        return local_folder(place.name, field=field)
+    return fetch_model(place, variant=variant, method=method, here=here, field=field).folder
 
 
-def _lora_file(path: Path) -> Path:
-    """The file itself, or the one in a folder: diffusers' own name before a file that stands alone."""
-    if path.is_file():
-        return path
-    if (path / DIFFUSERS_LORA).is_file():
-        return path / DIFFUSERS_LORA
-    files = sorted(path.glob("*.safetensors"))
-    if not files:
-        raise MissingError(f"{path} holds no safetensors file", where="train.init_from")
-    if len(files) > 1:
-        names = ", ".join(f.name for f in files)
-        raise UsageError(f"{path} holds several LoRA files ({names})", where="train.init_from", next_step="Name one of them.")
-    return files[0]
+def model_configs(place: Place, *, here: Here) -> Path:
+    """A folder with at least the configurations that tell a model's family: of a distant one nothing else is fetched."""
+    if place.scheme == "file":
+        return local_folder(place.name, field=MODEL)
+    return fetch(place, choose=lambda names: sorted({*FAMILY_FILES} & {*names}), here=here, field=MODEL).folder
 
 
-def _used_files(folder: Path, *, variant: str | None) -> Iterator[Path]:
-    if not (folder / "model_index.json").is_file():
-        raise MissingError(f"{folder} has no model_index.json: not a diffusers model folder", where="model.source")
-    for part in MODEL_PARTS:
-        plain = [p for p in (folder / part).glob("*") if p.suffix in PLAIN_SUFFIXES]
-        if not plain:
-            raise MissingError(
-                f"{folder} has no {part}/ with its configuration: not a diffusers model folder", where="model.source"
-            )
-        yield from plain
-    ending = f".{variant}.safetensors" if variant else ".safetensors"
-    for part in WEIGHT_PARTS:
-        yield from _weights(folder / part, ending=ending, field="model.source")
+def fetch_model(place: Place, *, variant: str | None, method: Method, here: Here, field: str) -> Fetched:
+    def choose(names: Sequence[str]) -> list[str]:
+        return fetched_files(names, variant=variant, method=method, where=place.uri)
+
+    return fetch(place, choose=choose, here=here, field=field)
 
 
-def _weights(part: Path, *, ending: str, field: str) -> list[Path]:
-    found = [p for p in part.glob(f"*{ending}") if p.name.count(".") == ending.count(".") or "-of-" in p.name]
-    if found:
-        return found
-    others = sorted(p.name for p in part.glob("*") if p.suffix in {".bin", ".ckpt", ".msgpack", ".safetensors"})
-    there = f" (it holds {', '.join(others)})" if others else ""
-    raise MissingError(
-        f"{part} holds no weights that end in {ending}{there}.",
-        where=field,
-        next_step="Only safetensors are read: convert the weights first, or set model.variant to what the folder has.",
-    )
+def file_names(folder: Path) -> list[str]:
+    """Of the files in a model's folder and in its parts, sorted."""
+    found = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
-def _refuse_unknown_models(folder: Path) -> None:
-    if (folder / "text_encoder_2").exists():
-        raise UsageError(f"{folder} is an SDXL model; this version trains Stable Diffusion 1.x and 2.x", where="model.source")
+def hashed(folder: Path, *, names: Sequence[str], check_stop: Callable[[], None]) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for name in names:
+        check_stop()
+        hashes[name] = file_sha256(folder / name)
+    return hashes
+
+
+def _refuse_unknown_channels(folder: Path) -> None:
     channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
     vae = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
     if channels != vae:
         raise UsageError(
             f"the UNet takes {channels} channels where the VAE makes {vae}: an inpainting or depth model, not text to image",
-            where="model.source",
+            where=MODEL,
         )
 
 
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+# ---- what the weights start from -------------------------------------------------------------------------------------------
+
+
+def stage_init_from(job: JobSpec, *, here: Here) -> tuple[Path | None, dict[str, str]]:
+    """What the trainer starts from (a LoRA's file, or a UNet's folder) and the hashes of its weights."""
+    place = init_place(job)
+    if place is None:
+        return None, {}
+    if place.scheme == "file":
+        path = local_folder(place.name, field=INIT)
+        folder, names = (path.parent, [path.name]) if path.is_file() else (path, file_names(path))
+    else:
+        fetched = fetch_start(place, job=job, here=here)
+        folder, names = fetched.folder, list(fetched.hashes)
+    chosen = _init_files(job, names, place.uri)
+    if job.train.method == "lora":
+        return folder / chosen[0], {"init_from": file_sha256(folder / chosen[0])}
+    unet = folder / posixpath.dirname(chosen[0])
+    weights = [folder / name for name in chosen if name.endswith(SAFE)]
+    return unet, {f"init_from/{path.name}": file_sha256(path) for path in weights}
+
+
+def fetch_start(place: Place, *, job: JobSpec, here: Here) -> Fetched:
+    """In a bucket the place may be one file: it is that object below the prefix that it stands in."""
+    prefix, _, file = place.prefix.rpartition("/")
+    if place.scheme == "hf" or not file.endswith(SAFE):
+        return fetch(place, choose=lambda names: _init_files(job, names, place.uri), here=here, field=INIT)
+    parent = replace(place, prefix=prefix)
+    return fetch(parent, choose=lambda names: _init_files(job, sorted({file} & {*names}), place.uri), here=here, field=INIT)
+
+
+def _init_files(job: JobSpec, names: Sequence[str], where: str) -> list[str]:
+    if job.train.method == "lora":
+        return [_lora_file(names, where=where)]
+    part = "unet" if any(name.startswith("unet/") for name in names) else ""
+    config = posixpath.join(part, "config.json")
+    if config not in names:
+        raise MissingError(f"{where} is neither a pipeline's folder nor a UNet's (there is no {config})", where=INIT)
+    return [config, *sorted(weight_files(names, part=part, ending=SAFE, where=where, field=INIT))]
+
+
+def _lora_file(names: Sequence[str], *, where: str) -> str:
+    """Diffusers' own name before a file that stands alone."""
+    files = sorted(name for name in names if "/" not in name and name.endswith(SAFE))
+    if DIFFUSERS_LORA in files or len(files) == 1:
+        return DIFFUSERS_LORA if DIFFUSERS_LORA in files else files[0]
+    if not files:
+        raise MissingError(f"{where} holds no safetensors file", where=INIT)
+    raise UsageError(f"{where} holds several LoRA files ({', '.join(files)})", where=INIT, next_step="Name one of them.")
+
+
+# ---- the pictures ----------------------------------------------------------------------------------------------------------
 
 
 def stage_index(job: JobSpec, *, store: ObjectStore, may_write: bool, check_stop: Callable[[], None], log: Log) -> Index:

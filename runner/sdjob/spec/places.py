@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +43,13 @@ class Place:
         if self.scheme != "file":
             raise UsageError("is not a folder on this machine.", where=self.uri)
         return Path(self.name)
+
+    def on_hub(self, kind: HubKind, *, revision: str | None = None) -> "Place":
+        """Where this is a place on the Hub: as a repository of this kind, unless it says its own kind, at this revision,
+        unless it says its own, and else at main."""
+        if self.scheme != "hf":
+            return self
+        return replace(self, hub_kind=self.hub_kind or kind, revision=self.revision or revision or "main")
 
     @property
     def uri(self) -> str:

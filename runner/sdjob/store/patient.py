@@ -1,7 +1,7 @@
 """An object store whose calls are tried again while the trouble may pass. Denied and missing are answers, not trouble."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,7 +50,14 @@ class PatientStore:
     def create(self, key: str, data: bytes) -> bool:
         return self._patiently(lambda: self._store.create(key, data))
 
-    def keys(self, prefix: str) -> list[str]:
+    def read_to(self, key: str, path: Path, *, on_chunk: Callable[[bytes], None] | None = None) -> None:
+        """`on_chunk` sees the pieces of a failed try too; whoever hashes takes `read_hashed`."""
+        self._patiently(lambda: self._store.read_to(key, path, on_chunk=on_chunk))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        return iter(self._patiently(lambda: [*self._store.list(prefix)]))
+
+    def keys(self, prefix: str) -> "list[str]":
         """Sorted here, since not every server lists in byte order."""
         return self._patiently(lambda: sorted(info.key for info in self._store.list(prefix)))
 
@@ -60,6 +67,12 @@ class PatientStore:
     def delete(self, keys: Iterable[str]) -> None:
         batch = list(keys)
         self._patiently(lambda: self._store.delete(batch))
+
+    def credentials(self) -> str:
+        return self._patiently(self._store.credentials)
+
+    def expiry_rules(self) -> "list[str]":
+        return self._patiently(self._store.expiry_rules)
 
     def _patiently(self, action: Callable[[], Result]) -> Result:
         return with_retries(action, transient=(TransientStoreError,), backoff=self._backoff)

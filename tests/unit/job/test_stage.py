@@ -3,18 +3,21 @@
 import io
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from fakes.checkpoints import make_job
+from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore
 from fakes.pictures import write_picture_folder
 from fakes.tiny_models import write_tiny_model
 from sdjob.core.errors import DataError, MissingError, StoppedError, UsageError
 from sdjob.core.log import Log
-from sdjob.job.stage import INDEX_KEY, file_sha256, stage_index, stage_init_from, stage_model
+from sdjob.job.fetch import Here, file_sha256
+from sdjob.job.stage import INDEX_KEY, stage_index, stage_init_from, stage_model
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +33,13 @@ def model(whole, tmp_path):
     return shutil.copytree(whole, tmp_path / "model")
 
 
+def here(scratch="/nowhere", *, check_stop=lambda: None):
+    log = Log(mode="text", stream=io.StringIO(), secrets=())
+    return Here(Path(scratch), check_stop=check_stop, clock=FakeClock(), log=log)
+
+
 def staged(model, **fields):
-    return stage_model(make_job(model={"source": str(model), **fields}), check_stop=lambda: None)
+    return stage_model(make_job(model={"source": str(model), **fields}), here=here())
 
 
 def set_config(file, **fields):
@@ -111,19 +119,19 @@ class TestModel:
             raise StoppedError("asked")
 
         with pytest.raises(StoppedError):
-            stage_model(make_job(model={"source": str(model)}), check_stop=stop)
+            stage_model(make_job(model={"source": str(model)}), here=here(check_stop=stop))
 
 
 class TestInitFrom:
     def staged(self, path, method="lora"):
-        return stage_init_from(make_job(method, train={"init_from": str(path)}))
+        return stage_init_from(make_job(method, train={"init_from": str(path)}), here=here())
 
     def lora(self, path, value=0.0):
         save_file({"a": np.full(2, value, np.float32)}, path)
         return path
 
     def test_none(self):
-        assert stage_init_from(make_job()) == (None, {})
+        assert stage_init_from(make_job(), here=here()) == (None, {})
 
     def test_a_file(self, tmp_path):
         file = self.lora(tmp_path / "any.safetensors")

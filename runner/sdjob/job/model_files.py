@@ -1,0 +1,95 @@
+"""Which files of a diffusers model folder are used, by their names alone: the same answer for a folder, a bucket and the Hub.
+
+Names are paths below the model's folder, with forward slashes. Only safetensors are read: a pickle may run code.
+"""
+
+import posixpath
+from collections.abc import Collection, Iterator
+from typing import Literal
+
+from sdjob.core.errors import MissingError, UsageError
+
+Method = Literal["lora", "full"]
+
+MODEL_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+WEIGHT_PARTS = ("unet", "vae", "text_encoder")
+INDEX = "model_index.json"
+PLAIN_SUFFIXES = (".json", ".txt", ".model")
+SAFE = ".safetensors"
+UNREAD_SUFFIXES = (".bin", ".ckpt", ".msgpack", SAFE)
+
+
+def training_files(names: Collection[str], *, variant: str | None, where: str, field: str = "model.source") -> list[str]:
+    """What training reads: MissingError (66) where it is not all there. `where` names the folder in messages."""
+    if INDEX not in names:
+        loose = sorted(name for name in names if "/" not in name and name.endswith(UNREAD_SUFFIXES))
+        there = f" (it holds {', '.join(loose[:3])}: one file of another format)" if loose else ""
+        raise MissingError(f"{where} has no {INDEX}: not a diffusers model folder{there}", where=field)
+    if any(name.startswith("text_encoder_2/") for name in names):
+        raise UsageError(f"{where} is an SDXL model; this version trains Stable Diffusion 1.x and 2.x", where=field)
+    return sorted(_used(names, variant=variant, where=where, field=field))
+
+
+def fetched_files(names: Collection[str], *, variant: str | None, method: Method, where: str) -> list[str]:
+    """What is brought from a distant place: what training reads, the index, card and licence, and for a full model, whose
+    whole pipeline is published, its other parts too."""
+    chosen = {*training_files(names, variant=variant, where=where), INDEX}
+    chosen |= {name for name in names if "/" not in name and (name == "README.md" or name.startswith("LICENSE"))}
+    if method == "full":
+        chosen |= set(_other_parts(names, variant=variant))
+    return sorted(chosen)
+
+
+def weight_files(names: Collection[str], *, part: str, ending: str, where: str, field: str) -> list[str]:
+    """The weights of one part (a folder's name, empty for the folder itself) that have this ending."""
+    there = _of_part(names, part)
+    found = [name for name in there if _ends_so(posixpath.basename(name), ending)]
+    if found:
+        return found
+    others = sorted(posixpath.basename(name) for name in there if name.endswith(UNREAD_SUFFIXES))
+    holds = f" (it holds {', '.join(others)})" if others else ""
+    folder = f"{where}/{part}" if part else where
+    raise MissingError(f"{folder} holds no weights that end in {ending}{holds}.", where=field, next_step=_way_out(others))
+
+
+def _used(names: Collection[str], *, variant: str | None, where: str, field: str) -> Iterator[str]:
+    for part in MODEL_PARTS:
+        plain = [name for name in _of_part(names, part) if name.endswith(PLAIN_SUFFIXES)]
+        if not plain:
+            raise MissingError(f"{where} has no {part}/ with its configuration: not a diffusers model folder", where=field)
+        yield from plain
+    ending = f".{variant}{SAFE}" if variant else SAFE
+    for part in WEIGHT_PARTS:
+        yield from weight_files(names, part=part, ending=ending, where=where, field=field)
+
+
+def _other_parts(names: Collection[str], *, variant: str | None) -> Iterator[str]:
+    """The safety checker and the like: their plain files, and their safetensors of the variant, else those without one."""
+    for part in {name.partition("/")[0] for name in names if name.count("/") == 1} - set(MODEL_PARTS):
+        there = _of_part(names, part)
+        of_variant = [name for name in there if variant and name.endswith(f".{variant}{SAFE}")]
+        yield from of_variant or [name for name in there if _ends_so(posixpath.basename(name), SAFE)]
+        yield from (name for name in there if name.endswith(PLAIN_SUFFIXES))
+
+
+def _of_part(names: Collection[str], part: str) -> list[str]:
+    return [name for name in names if posixpath.dirname(name) == part]
+
+
+def _ends_so(name: str, ending: str) -> bool:
+    """`x.safetensors` ends in .safetensors, and so does a shard of it; `x.fp16.safetensors` is another variant."""
+    return name.endswith(ending) and (name.count(".") == ending.count(".") or "-of-" in name)
+
+
+def _way_out(others: list[str]) -> str:
+    if any(name.endswith(SAFE) for name in others):
+        return "Only safetensors are read: convert the weights first, or set model.variant to what the folder has."
+    if any(name.endswith(".msgpack") for name in others):
+        return (
+            "Only safetensors are read, and these are Flax weights: load them with diffusers before 0.40 (from_flax=True) and "
+            "save them with save_pretrained."
+        )
+    return (
+        "Only safetensors are read, since a pickle may run code: convert the weights first (diffusers' from_pretrained and "
+        "save_pretrained), or set model.revision to one that has them."
+    )
