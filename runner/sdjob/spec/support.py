@@ -54,8 +54,6 @@ def training(job: JobSpec) -> Iterator[str]:
         yield not_yet("train.backend", what="train with flax", instead="set torch")
     if train.optimizer.name != "adamw":
         yield not_yet("train.optimizer.name", what=f"use {train.optimizer.name}", instead="set adamw")
-    if train.attention != "sdpa":
-        yield not_yet("train.attention", what="use xformers", instead="set sdpa, which torch brings with it")
 
 
 def encoders(job: JobSpec) -> Iterator[str]:

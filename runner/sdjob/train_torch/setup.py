@@ -27,6 +27,7 @@ from sdjob.loop import LoopPlan, StepMetrics
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
+from sdjob.train_torch.attention import use_xformers
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
@@ -95,6 +96,8 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
         add_lora(unet, spec=train.lora, seed=train.seed)
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
+    if train.attention == "xformers":
+        use_xformers(unet, vae, device=accelerator.device, dtype=compute)
     unet.train()
     velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
     device = accelerator.device
