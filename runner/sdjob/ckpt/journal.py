@@ -1,6 +1,7 @@
 """The number line of slots in a store: read it from 0 to its end, append to it, notice a newer holder."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -15,6 +16,9 @@ from sdjob.store.patient import PatientStore
 Drafted = TypeVar("Drafted", bound=Slot)
 
 HINT_KEY = "hint/head"
+# A bucket answers a small read in some 30 ms: a week of commits a minute would take five minutes, one read after the other.
+MANY_SLOTS = 64
+READERS = 16
 LIFECYCLE = "A lifecycle rule of the bucket, or a person, may have deleted it: exclude log/ and blob/ from such rules"
 
 
@@ -39,6 +43,8 @@ class Journal:
         last_named = max((number for number in named if number is not None), default=-1)
         has_blobs = last_named < 0 and bool(self._store.keys("blob/"))
         self.history = History()
+        if last_named >= MANY_SLOTS:
+            self._read_many(last_named)
         self.catch_up()
         if self.history.head < last_named:
             raise self._gap(last_named)
@@ -49,9 +55,21 @@ class Journal:
     def catch_up(self) -> None:
         """Reads on from where the history ends, up to the first number that is absent."""
         while (slot := self._slot_at(self.history.next_number)) is not None:
-            if isinstance(slot, DamagedSlot):
-                self._log.warning("slot_damaged", f"{self._store.uri}/{slot_key(slot.number)}: {slot.why}", slot=slot.number)
-            self.history = self.history.with_slot(slot)
+            self._take(slot)
+
+    def _read_many(self, last_named: int) -> None:
+        """Up to the last number that is known of, or to the first that is absent; several reads at a time, taken in order."""
+        with ThreadPoolExecutor(READERS, thread_name_prefix="slots") as pool:
+            for slot in pool.map(self._slot_at, range(last_named + 1)):
+                if slot is None:
+                    pool.shutdown(cancel_futures=True)
+                    return
+                self._take(slot)
+
+    def _take(self, slot: Slot | DamagedSlot) -> None:
+        if isinstance(slot, DamagedSlot):
+            self._log.warning("slot_damaged", f"{self._store.uri}/{slot_key(slot.number)}: {slot.why}", slot=slot.number)
+        self.history = self.history.with_slot(slot)
 
     def append(self, draft: Callable[[Stamp], Drafted], *, holder: ClaimSlot | None) -> Drafted:
         """Creates the next free slot, in the holder's epoch; without a holder in an epoch of its own, past all before it.

@@ -39,6 +39,8 @@ from sdjob.store.patient import PatientStore
 JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 # How long a reader of a retired checkpoint may take to finish (export, sample); a folder is read in no time.
 PRUNE_GRACE_S = {"file": 1.0, "remote": 30.0}
+# How long a line of the ledger waits at most. In a bucket every flush is a request, and an object that a later attempt reads.
+FLUSH_AGE_S = {"file": 5.0, "remote": 30.0}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     if job.train.attention == "xformers":
         machine.require_xformers(accelerator)
     place = parse_place(job.checkpoint.to, base=Path.cwd())
-    store = open_store(place)
+    store, kind = open_store(place), "file" if place.scheme == "file" else "remote"
     commits = CommitLog(
         store,
         clock=clock,
@@ -83,7 +85,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
         unsafe_single_writer=job.checkpoint.unsafe_single_writer,
         keep=job.checkpoint.keep,
         keep_every=job.checkpoint.keep_every,
-        prune_grace_s=PRUNE_GRACE_S["file" if place.scheme == "file" else "remote"],
+        prune_grace_s=PRUNE_GRACE_S[kind],
     )
     run = Run(job, PatientStore(store, backoff=Backoff(clock=clock)), commits, accelerator, stop, clock, log)
     look = look_back(run)
@@ -97,7 +99,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
     scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
     with attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
-        ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock, secrets=log.secrets)
+        ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock, secrets=log.secrets, flush_age_s=FLUSH_AGE_S[kind])
         Attempt(run, claim, folder, ledger, left_s, look.staged).execute()
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
@@ -12,6 +13,7 @@ from sdjob.store.base import ObjectStore, TransientStoreError
 Record = dict[str, Any]
 Result = TypeVar("Result")
 
+READERS = 16
 OBJECT = re.compile(r"attempts/(\d{4,})/(events|metrics)-(\d{6,})\.jsonl")
 
 
@@ -60,14 +62,21 @@ def _ledgers(store: ObjectStore, *, prefix: str, backoff: Backoff) -> list[Attem
     events: dict[int, list[Record]] = {attempt: [] for attempt, *_ in found}
     metrics: dict[int, list[Record]] = {attempt: [] for attempt in events}
     torn = dict.fromkeys(events, 0)
-    for attempt, kind, _, key in found:
-        records, torn_lines = records_in(patiently(lambda key=key: store.read(key)))
+    contents = _read_all([key for *_, key in found], read=lambda key: patiently(lambda: store.read(key)))
+    for (attempt, kind, *_), content in zip(found, contents, strict=True):
+        records, torn_lines = records_in(content)
         (events if kind == "events" else metrics)[attempt].extend(records)
         torn[attempt] += torn_lines
     return [
         AttemptLedger(attempt=attempt, events=events[attempt], metrics=metrics[attempt], torn_lines=torn[attempt])
         for attempt in events
     ]
+
+
+def _read_all(keys: list[str], *, read: Callable[[str], bytes]) -> list[bytes]:
+    """In the order of the keys; several at a time, since a long run has thousands of small objects."""
+    with ThreadPoolExecutor(READERS, thread_name_prefix="ledger") as pool:
+        return list(pool.map(read, keys))
 
 
 def _record(line: bytes) -> Record | None:

@@ -2,7 +2,7 @@
 
 Every line has `time_s` (Unix time) and a `kind` (events) or a `step` (metrics); an object's first line also has `schema`.
 A float that is no number in JSON becomes null, and `not_finite` beside it says which of nan, inf, -inf it was.
-No object is appended to, so a killed attempt loses what it had not flushed, at most a few seconds, and damages nothing.
+No object is appended to, so a killed attempt loses what it had not flushed, at most some seconds, and damages nothing.
 """
 
 import json
@@ -33,14 +33,22 @@ class LedgerWriter:
     """
 
     def __init__(
-        self, store: ObjectStore, *, attempt: int, clock: Clock, backoff: Backoff | None = None, secrets: tuple[str, ...] = ()
+        self,
+        store: ObjectStore,
+        *,
+        attempt: int,
+        clock: Clock,
+        backoff: Backoff | None = None,
+        secrets: tuple[str, ...] = (),
+        flush_age_s: float = FLUSH_AGE_S,
     ) -> None:
-        """secrets: values to blank out, such as a Log's; an error's text may repeat what it was given."""
+        """secrets: values to blank out, such as a Log's; an error's text may repeat what it was given.
+        flush_age_s: how long a line waits at most; what a killed attempt may lose."""
         self._lock = threading.Lock()
         self._backoff = backoff or Backoff(clock=clock)
         self._clock = clock
-        self._events = _Series(store, kind="events", attempt=attempt, secrets=secrets)
-        self._metrics = _Series(store, kind="metrics", attempt=attempt, secrets=secrets)
+        self._events = _Series(store, kind="events", attempt=attempt, secrets=secrets, flush_age_s=flush_age_s)
+        self._metrics = _Series(store, kind="metrics", attempt=attempt, secrets=secrets, flush_age_s=flush_age_s)
 
     def event(self, kind: str, **fields: Any) -> None:
         self._add(self._events, {"kind": kind, **fields})
@@ -68,8 +76,9 @@ class LedgerWriter:
 class _Series:
     """One kind of record: the lines that wait, and the number of the object that they will be."""
 
-    def __init__(self, store: ObjectStore, *, kind: str, attempt: int, secrets: tuple[str, ...]) -> None:
+    def __init__(self, store: ObjectStore, *, kind: str, attempt: int, secrets: tuple[str, ...], flush_age_s: float) -> None:
         self._store = store
+        self._flush_age_s = flush_age_s
         self._secrets = secrets
         self._kind = kind
         self._attempt = attempt
@@ -85,7 +94,7 @@ class _Series:
         self._lines.append(redacted(json_line(record), secrets=self._secrets))
 
     def write_when_due(self, now_s: float) -> None:
-        if len(self._lines) < self._due_lines and now_s - self._waiting_since_s < FLUSH_AGE_S:
+        if len(self._lines) < self._due_lines and now_s - self._waiting_since_s < self._flush_age_s:
             return
         try:
             self.write()

@@ -9,6 +9,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore, busy, fail
 from fakes.runs import check_invariants, commit_log, digest_of, play, quiet_log, read_slots, snapshot
+from sdjob.ckpt.journal import MANY_SLOTS
 from sdjob.ckpt.slot import ClaimSlot, CommitSlot, slot_key
 from sdjob.core.errors import FencedError, MissingError, SdjobError, StorageError, UnsoundError
 from sdjob.store.base import ObjectDeniedError, TransientStoreError
@@ -34,6 +35,32 @@ def save(log, folder: Path, *steps: int):
 
 def kinds(store: MemoryStore) -> list[str]:
     return [slot.kind for slot in read_slots(store.objects)]
+
+
+class TestLongLog:
+    """Above MANY_SLOTS, several slots are read at a time."""
+
+    @pytest.fixture
+    def long(self, store):
+        for number in range(2 * MANY_SLOTS):
+            held(store.client(), attempt=str(number))
+        return store
+
+    def test_every_slot_is_there_in_order(self, long):
+        history = commit_log(long).replay()
+        assert [claim.attempt for claim in history.claims] == [str(number) for number in range(2 * MANY_SLOTS)]
+        assert held(long.client(), attempt="last").replay().epoch == 2 * MANY_SLOTS + 1
+
+    def test_a_gap_is_named(self, long):
+        del long.objects[slot_key(MANY_SLOTS + 3)]
+        with pytest.raises(UnsoundError, match=f"slot {MANY_SLOTS + 3} is missing"):
+            commit_log(long).replay()
+
+    def test_a_damaged_slot_keeps_its_place(self, long):
+        long.objects[slot_key(7)] = b"damaged"
+        history = commit_log(long).replay()
+        assert [slot.number for slot in history.damaged] == [7]
+        assert history.head == 2 * MANY_SLOTS - 1
 
 
 class TestOneAttempt:
