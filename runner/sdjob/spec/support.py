@@ -5,36 +5,18 @@ A release that learns one of these takes its lines out here.
 
 from collections.abc import Iterator
 
-from sdjob.spec.complete import ANYWHERE
 from sdjob.spec.hardware import parse_accelerator
 from sdjob.spec.job import JobSpec
-from sdjob.spec.places import parse_place
-
-SCHEMES = {"hf": "The Hub", "s3": "S3", "gs": "Google Cloud Storage"}
 
 
 def unsupported(job: JobSpec) -> list[str]:
     """One sentence for each field that `run` refuses; empty where it can do the whole job."""
-    checks = (places, data, training, encoders, output, machines)
+    checks = (data, training, encoders, output, machines)
     return [sentence for check in checks for sentence in check(job)]
 
 
 def not_yet(field: str, *, what: str, instead: str) -> str:
     return f"{field}: this version cannot {what} yet; {instead}."
-
-
-def places(job: JobSpec) -> Iterator[str]:
-    fields = {
-        "model.source": job.model.source,
-        "data.source": job.data.source,
-        "train.init_from": job.train.init_from,
-        "checkpoint.to": job.checkpoint.to,
-    }
-    fields |= {f"publish.{number}.to": target.to for number, target in enumerate(job.publish)}
-    for field, text in fields.items():
-        scheme = parse_place(text, base=ANYWHERE).scheme if text is not None else "file"
-        if scheme != "file":
-            yield not_yet(field, what=f"use {scheme}:// places ({SCHEMES[scheme]})", instead="give a folder on this machine")
 
 
 def data(job: JobSpec) -> Iterator[str]:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from sdjob.core.log import SECRET_NAME
 from sdjob.spec.document import Document
 from sdjob.spec.problems import FieldPath
 from sdjob.spec.secrecy import secret_kind
@@ -61,6 +62,13 @@ def filled(text: str, *, path: FieldPath, document: Document, environment: Mappi
         if not closed or not NAME.fullmatch(name):
             document.add(
                 path, what=f"'{match[0]}' is no variable", allowed="allowed: ${NAME} with letters, digits and underscores"
+            )
+            return ""
+        if SECRET_NAME.search(name):
+            document.add(
+                path,
+                what=f"the variable {name} looks like a secret by its name, and a place is stored with the run",
+                allowed="secrets reach the stores through the environment alone (AWS_SECRET_ACCESS_KEY, HF_TOKEN, ...)",
             )
             return ""
         if name not in environment:

@@ -41,3 +41,10 @@ def test_secrets_are_refused_and_not_repeated(secret: str):
     assert "job.yaml:6: run.scratch: this looks like" in told
     assert secret not in told
     assert len(told.splitlines()) == 1
+
+
+def test_a_variable_that_is_named_like_a_secret_is_never_filled_in():
+    told = problems("checkpoint.to=runs/${DB_PASSWORD}", environment={"DB_PASSWORD": "hunter2-hunter2"})
+    assert len(told) == 1
+    assert "DB_PASSWORD looks like a secret" in told[0]
+    assert "hunter2" not in told[0]
