@@ -1,0 +1,1 @@
+"""The flax trainer: started as a process, never imported. It never imports torch: a TPU image has none."""
