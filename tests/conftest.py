@@ -10,6 +10,7 @@ import pytest
 from fakes.running import Workshop
 
 if TYPE_CHECKING:  # the SDKs that servers.py imports are for the tests that use a server
+    from fakes.hub import Desk, Hub
     from fakes.servers import GcsServer, S3Server
 
 
@@ -50,3 +51,19 @@ def gcs_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[GcsServer]
     server = start_gcs(tmp_path_factory.mktemp("gcs"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def hub() -> "Iterator[Hub]":
+    from fakes.hub import Hub
+
+    double = Hub()
+    yield double
+    double.close()
+
+
+@pytest.fixture
+def desk(hub: "Hub", monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> "Desk":
+    from fakes.hub import Desk
+
+    return Desk(hub, patch=monkeypatch, home=tmp_path / "hub-home")

@@ -20,15 +20,19 @@ class Backoff:
     clock: Clock = field(default_factory=SystemClock)
     rng: random.Random = field(default_factory=random.Random)
 
-    def wait(self, failures: int) -> None:
-        self.clock.sleep(self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2**failures)))
+    def wait(self, failures: int, *, at_least_s: float = 0.0) -> None:
+        """`at_least_s`: what the other side asked for; the jitter comes on top, so that not all come back at once."""
+        self.clock.sleep(at_least_s + self.rng.uniform(0.0, min(self.cap_s, self.base_s * 2**failures)))
 
 
 def with_retries(action: Callable[[], Result], *, transient: tuple[type[Exception], ...], backoff: Backoff) -> Result:
-    """The action's result; an error of a `transient` class is tried again, the last one raised as it is."""
+    """The action's result; an error of a `transient` class is tried again, the last one raised as it is.
+
+    An error may say in an attribute `retry_after_s` how long to wait at least.
+    """
     for failures in range(backoff.attempts - 1):
         try:
             return action()
-        except transient:
-            backoff.wait(failures)
+        except transient as error:
+            backoff.wait(failures, at_least_s=getattr(error, "retry_after_s", None) or 0.0)
     return action()
