@@ -241,7 +241,7 @@ class HubStore:
             hf_raise_for_status(response)
             if start and response.status_code != 206:
                 raise httpx2.RemoteProtocolError("a range was asked for and not given")
-            yield from response.iter_bytes(CHUNK_BYTES)
+            yield from response.iter_bytes()  # as they arrive: a chunk size would lose what a cut line had brought
 
 
 def create_repository(place: Place, *, private: bool) -> None:
