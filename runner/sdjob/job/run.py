@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from sdjob.ckpt.engine import Claim, CommitLog, Restored
 from sdjob.ckpt.history import History
 from sdjob.ckpt.manifest import DamagedBlobError
 from sdjob.core.clock import Clock
-from sdjob.core.errors import DeniedError, SdjobError, StorageError, UsageError
+from sdjob.core.errors import DeniedError, FencedError, SdjobError, StorageError, UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
 from sdjob.data.index import Index
@@ -24,6 +24,7 @@ from sdjob.job.resume import Facts, Resolution, check_identity, check_length, re
 from sdjob.job.scratch import attempt_folder, run_folder
 from sdjob.job.stage import StagedModel, local_folder, stage_index, stage_init_from, stage_model
 from sdjob.job.stop import RERUN, StopRequest
+from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
@@ -35,6 +36,8 @@ from sdjob.spec.support import unsupported
 from sdjob.spec.task import TrainTask
 from sdjob.store.open import open_store, resolve_revision
 from sdjob.store.patient import PatientStore
+from sdjob.track.access import check_access
+from sdjob.track.trackers import Trackers, no_trackers
 
 JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 # How long a reader of a retired checkpoint may take to finish (export, sample); a folder is read in no time.
@@ -92,6 +95,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     if look.done:
         log.event("done", f"{job.name} is done: nothing is left to do")
         return
+    check_access(job.track, environment=os.environ)
     ledgers = read_ledger(store)
     check_progress(ledgers)
     left_s = hours_left(job, ledgers=ledgers) * 3600
@@ -185,6 +189,7 @@ class Attempt:
     """What was staged before the claim."""
 
     started_s: float = 0.0
+    trackers: Trackers = field(default_factory=no_trackers)
 
     def execute(self) -> None:
         self.started_s = self.run.clock.monotonic_s()
@@ -201,6 +206,10 @@ class Attempt:
         self._end(0, "done")
 
     def _end(self, exit_code: int, why: str) -> None:
+        if exit_code == FencedError.exit_code:
+            self.trackers.abandon()
+        else:
+            self.trackers.stop(seconds_left=self.run.stop.seconds_left)
         try:
             self.ledger.event("end", exit_code=exit_code, why=why)
             self.ledger.flush()
@@ -219,6 +228,7 @@ class Attempt:
         run.store.write(JOB_KEY, resolved_yaml(resolution.job).encode())
         start_step = restored.step if restored else 0
         check_length(resolution, step=start_step)
+        self.trackers = self._open_trackers(resolution, start_step=start_step)
         result = result_of(restored) if restored and start_step == resolution.total_steps else None
         if result is None or lacks_samples(run.job, step=result.step, store=run.store):
             result = self._train(staged, resolution, restored=restored) or result
@@ -226,6 +236,21 @@ class Attempt:
         if lacks_samples(run.job, step=result.step, store=run.store):
             run.stop.check_after(result.step)  # the last step was stopped before its pictures: the next attempt draws them
         self._finish(result, staged, resolution)
+
+    def _open_trackers(self, resolution: Resolution, *, start_step: int) -> Trackers:
+        run = self.run
+        return open_for_attempt(
+            resolution.job,
+            run_id=self._run_id(resolution),
+            claim=self.claim,
+            start_step=start_step,
+            total_steps=resolution.total_steps,
+            store=run.store,
+            scratch=self.folder,
+            ledger=self.ledger,
+            clock=run.clock,
+            log=run.log,
+        )
 
     def _timed(self, name: str, phase: Callable[[], Any]) -> Any:
         started_s = self.run.clock.monotonic_s()
@@ -262,6 +287,7 @@ class Attempt:
             store=run.store,
             commits=run.commits,
             ledger=self.ledger,
+            trackers=self.trackers,
             attempt=self.claim.epoch,
             stop=run.stop,
             clock=run.clock,
@@ -316,5 +342,6 @@ class Attempt:
 
         published = self._timed("publish", publish)
         run.commits.prune()
+        self.trackers.finish(step=result.step, digest=result.digest, seconds_left=run.stop.seconds_left)
         run.commits.finish(step=result.step, digest=result.digest, published=published)
         run.log.event("done", f"{run.job.name} is done: step {result.step}, digest {result.digest[:12]}", digest=result.digest)

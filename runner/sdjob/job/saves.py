@@ -87,6 +87,8 @@ class Saves:
             return
         started_s = self.clock.monotonic_s()
         try:
+            # Steps that are committed are never trained again: their metrics must be safe before.
+            self.ledger.flush()
             commit = self.commits.commit(save.folder, step=save.step, facts=save.facts)
         except StorageError as error:
             if save.final:

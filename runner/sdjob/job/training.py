@@ -3,7 +3,7 @@
 import os
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.identity import rounding_part
 from sdjob.spec.task import TrainTask, write_task
 from sdjob.store.base import ObjectStore
+from sdjob.track.row import Picture
+from sdjob.track.trackers import Trackers
 
 LOG_EVERY_S = 10.0  # a line of progress where there is no terminal
 
@@ -39,6 +41,7 @@ class Training:
     store: ObjectStore
     commits: CommitLog
     ledger: LedgerWriter
+    trackers: Trackers
     attempt: int
     stop: StopRequest
     clock: Clock
@@ -63,7 +66,7 @@ class Training:
             self.stop,
             self.clock,
             self.log,
-            on_over=lambda step: self.gang.tell_main({"event": "save-over", "step": step}),
+            on_over=self._on_save_over,
             on_failure=self.gang.wake,
         )
 
@@ -122,7 +125,9 @@ class Training:
     def _on_metrics(self, fields: dict[str, Any]) -> None:
         line = self.progress.line(step=fields["step"], loss=fields["loss"], images=fields["images"])
         step_s = self.progress.step_s()
-        self.ledger.metrics(**fields, step_s=step_s, images_per_s=fields["images"] / step_s if step_s else None)
+        metrics: dict[str, Any] = {**fields, "step_s": step_s, "images_per_s": fields["images"] / step_s if step_s else None}
+        self.ledger.metrics(**metrics)
+        self.trackers.metrics(fields["step"], metrics)
         self.log.progress(line)
         now_s = self.clock.monotonic_s()
         if now_s - self._logged_at_s >= LOG_EVERY_S and not self.log.has_bar:
@@ -133,6 +138,12 @@ class Training:
         final = fields["step"] == self.task.total_steps
         save = Save(fields["step"], Path(fields["folder"]), self._facts(fields), stall_s=fields["stall_s"], final=final)
         self.saves.put(save)
+
+    def _on_save_over(self, step: int) -> None:
+        """From the saves' thread."""
+        self.gang.tell_main({"event": "save-over", "step": step})
+        if self.saves.committed_step == step:
+            self.trackers.committed()
 
     def _facts(self, fields: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -150,8 +161,9 @@ class Training:
 
     def _on_samples(self, fields: dict[str, Any]) -> None:
         folder, step = Path(fields["folder"]), fields["step"]
+        pictures = sorted(folder.glob("*.png"))
         try:
-            for picture in sorted(folder.glob("*.png")):
+            for picture in pictures:
                 self.store.write_file(samples_key(self.attempt, step=step, name=picture.name), picture)
         except StorageError as error:  # pictures to look at are not worth the run
             self.log.warning("samples-failed", f"validation pictures of step {step} were not written: {error}", step=step)
@@ -159,8 +171,14 @@ class Training:
             return
         finally:
             shutil.rmtree(folder)
-        self.ledger.event("samples", step=step, seconds=fields["seconds"])
+        prompts = self.task.job.validation.prompts if self.task.job.validation else ()
+        self.ledger.event("samples", step=step, seconds=fields["seconds"], prompts=prompts)
+        self.trackers.samples(step, [self._drawn(step, picture.stem, prompts) for picture in pictures])
         self.log.event("samples", f"validation pictures of step {step} written", step=step)
+
+    def _drawn(self, step: int, name: str, prompts: Sequence[str]) -> Picture:
+        key = samples_key(self.attempt, step=step, name=f"{name}.png")
+        return Picture(key, name, prompts[int(name.partition("-")[0])])
 
     def _on_missed_save(self, fields: dict[str, Any]) -> None:
         self.log.warning("save-missed", f"step {fields['step']} was not saved: {fields['why']}", step=fields["step"])

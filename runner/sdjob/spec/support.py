@@ -55,12 +55,6 @@ def output(job: JobSpec) -> Iterator[str]:
             yield not_yet(
                 f"publish.{number}.every_steps", what="publish during training", instead="leave it out: the end is published"
             )
-    if job.track:
-        yield not_yet(
-            "track",
-            what=f"write to {' or '.join(job.track)}",
-            instead="leave it out: the ledger under checkpoint.to has all metrics",
-        )
 
 
 def machines(job: JobSpec) -> Iterator[str]:

@@ -1,0 +1,1 @@
+"""Trackers: what TensorBoard and Weights & Biases are told of a run, beside the ledger."""
