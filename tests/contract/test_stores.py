@@ -1,25 +1,51 @@
-"""What every object store must do: one class, every store."""
+"""What every object store must do: one class, every store. `python tests/contract/table.py` prints who does what."""
 
-from collections.abc import Callable
+import threading
 from pathlib import Path
 
 import pytest
 
-from fakes.memory_store import MemoryStore
+from contract.rows import PAGE_KEYS, RANGE_BYTES, ROWS, S3_PART_BYTES
 from sdjob.core.errors import UsageError
 from sdjob.store.base import ObjectMissingError, ObjectStore
-from sdjob.store.local import LocalStore
 
-STORES: dict[str, Callable[[Path], ObjectStore]] = {
-    "local": lambda folder: LocalStore(folder / "place"),
-    "memory": lambda folder: MemoryStore(),
-}
 LEAVING = ["", "/a", "../a", "a/../b", "a//b", "a/", "./a", "a/.", "a\0b", "a\\b", ".sdjob-tmp/a"]
+ODD = [
+    "a b",
+    "a+b",
+    "100%",
+    "a%2Fb",
+    "what?",
+    "a#b",
+    "a=b&c=d",
+    "grün/über.png",
+    "日本/犬.png",
+    "...",
+    "~a",
+    "a'b\"c",
+    "a;b,c",
+    "(a) [b]",
+]
 
 
-@pytest.fixture(params=STORES)
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return STORES[request.param](tmp_path)
+@pytest.fixture(params=ROWS)
+def store(request: pytest.FixtureRequest) -> ObjectStore:
+    return ROWS[request.param].open(request)
+
+
+@pytest.fixture(params=[name for name, row in ROWS.items() if row.creates])
+def creating(request: pytest.FixtureRequest) -> ObjectStore:
+    return ROWS[request.param].open(request)
+
+
+@pytest.fixture(scope="session")
+def big_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Several ranges and several parts, the last of each a short one; no two ranges alike."""
+    path = tmp_path_factory.mktemp("big") / "file"
+    piece = bytes(range(256)) * 4
+    count = (2 * S3_PART_BYTES + RANGE_BYTES // 2) // len(piece)
+    path.write_bytes(b"".join(number.to_bytes(4, "big") + piece for number in range(count)))
+    return path
 
 
 class TestObjectStore:
@@ -39,30 +65,22 @@ class TestObjectStore:
         assert store.read("empty") == b""
         assert store.stat("empty").size_bytes == 0
 
-    def test_create_only_where_there_is_none(self, store):
-        assert store.create("log/0", b"first") is True
-        assert store.create("log/0", b"second") is False
-        assert store.read("log/0") == b"first"
-
-    def test_create_refuses_what_write_made(self, store):
-        store.write("a", b"first")
-        assert store.create("a", b"second") is False
-
-    def test_create_again_after_delete(self, store):
-        store.create("a", b"first")
-        store.delete(["a"])
-        assert store.create("a", b"second") is True
-
-    def test_a_file_goes_in_and_comes_out(self, store, tmp_path):
-        source, target = tmp_path / "source", tmp_path / "target"
-        data = bytes(range(256)) * 40_000  # several chunks
-        source.write_bytes(data)
-        store.write_file("blob/1/x", source)
-        store.write_file("blob/1/x", source)
+    def test_a_file_goes_in_and_comes_out(self, store, tmp_path, big_file):
+        data = big_file.read_bytes()
+        store.write_file("blob/1/x", big_file)
+        store.write_file("blob/1/x", big_file)
         seen = bytearray()
-        store.read_to("blob/1/x", target, on_chunk=seen.extend)
-        assert target.read_bytes() == data == bytes(seen)
-        assert source.read_bytes() == data
+        store.read_to("blob/1/x", tmp_path / "target", on_chunk=seen.extend)
+        assert (tmp_path / "target").read_bytes() == data == bytes(seen) == big_file.read_bytes()
+        assert store.read("blob/1/x") == data
+        assert store.stat("blob/1/x").size_bytes == len(data)
+
+    @pytest.mark.parametrize("size", [0, 1, RANGE_BYTES - 1, RANGE_BYTES, RANGE_BYTES + 1, 2 * RANGE_BYTES])
+    def test_a_file_of_any_size(self, store, tmp_path, big_file, size):
+        (tmp_path / "source").write_bytes(data := big_file.read_bytes()[:size])
+        store.write_file("a", tmp_path / "source")
+        store.read_to("a", tmp_path / "target")
+        assert (tmp_path / "target").read_bytes() == data == store.read("a")
 
     def test_read_to_replaces_a_longer_file(self, store, tmp_path):
         (tmp_path / "target").write_bytes(b"x" * 100)
@@ -91,6 +109,38 @@ class TestObjectStore:
         assert len(list(store.list(""))) == 6
         assert list(store.list("none/")) == []
 
+    def test_a_listing_of_many_pages_has_every_object_once(self, store):
+        keys = [f"log/{number:012d}" for number in range(3 * PAGE_KEYS + 1)]
+        for key in keys:
+            store.write(key, b"1")
+        assert sorted(info.key for info in store.list("log/")) == keys
+
+    def test_sizes_and_versions_are_those_of_stat(self, store):
+        store.write("a", b"one")
+        store.write("b/c", b"")
+        assert list(store.list("b")) == [store.stat("b/c")]
+        assert {info.key: info for info in store.list("")} == {key: store.stat(key) for key in ("a", "b/c")}
+        assert store.stat("a").size_bytes == 3
+
+    def test_the_version_changes_with_the_content(self, store):
+        store.write("a", b"one")
+        first = store.stat("a").version
+        assert store.stat("a").version == first
+        store.write("a", b"two")
+        assert store.stat("a").version not in {first, None}
+
+    def test_odd_but_legal_keys(self, store, tmp_path):
+        for key in ODD:
+            store.write(key, key.encode())
+        assert {info.key for info in store.list("")} == set(ODD)
+        for key in ODD:
+            assert store.read(key) == key.encode()
+            assert store.stat(key).size_bytes == len(key.encode())
+            store.read_to(key, tmp_path / "x")
+            assert (tmp_path / "x").read_bytes() == key.encode()
+        store.delete(ODD[:-1])
+        assert [info.key for info in store.list("")] == ODD[-1:]
+
     def test_delete_takes_what_is_there(self, store):
         store.write("a", b"1")
         store.write("b/c", b"1")
@@ -98,12 +148,18 @@ class TestObjectStore:
         assert list(store.list("")) == []
         store.delete([])
 
+    def test_delete_of_more_than_a_batch(self, store):
+        keys = [f"a/{number}" for number in range(2 * PAGE_KEYS + 1)]
+        for key in keys:
+            store.write(key, b"1")
+        store.delete(keys[1:])
+        assert [info.key for info in store.list("")] == keys[:1]
+
     @pytest.mark.parametrize("key", LEAVING)
     def test_a_key_that_could_leave_the_place_is_refused(self, store, key, tmp_path):
         calls = [
             lambda: store.read(key),
             lambda: store.write(key, b""),
-            lambda: store.create(key, b""),
             lambda: store.stat(key),
             lambda: store.delete([key]),
             lambda: store.read_to(key, tmp_path / "x"),
@@ -116,3 +172,46 @@ class TestObjectStore:
     def test_a_prefix_that_could_leave_the_place_is_refused(self, store, prefix):
         with pytest.raises(UsageError):
             list(store.list(prefix))
+
+    def test_who_and_what_expires(self, store):
+        assert store.credentials()
+        assert store.expiry_rules() == []
+
+
+class TestCreate:
+    def test_create_only_where_there_is_none(self, creating):
+        assert creating.create("log/0", b"first") is True
+        assert creating.create("log/0", b"second") is False
+        assert creating.read("log/0") == b"first"
+
+    def test_create_refuses_what_write_made(self, creating):
+        creating.write("a", b"first")
+        assert creating.create("a", b"second") is False
+
+    def test_one_winner_of_eight_at_once(self, creating):
+        barrier = threading.Barrier(8)
+        winners: dict[int, list[int]] = {slot: [] for slot in range(10)}
+
+        def race(number: int) -> None:
+            for slot, won in winners.items():
+                barrier.wait()
+                if creating.create(f"log/{slot}", str(number).encode()):
+                    won.append(number)
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [len(won) for won in winners.values()] == [1] * 10
+        assert all(creating.read(f"log/{slot}") == str(won[0]).encode() for slot, won in winners.items())
+
+    @pytest.mark.parametrize("key", LEAVING)
+    def test_create_refuses_a_key_that_could_leave_the_place(self, creating, key):
+        with pytest.raises(UsageError, match="does not name an object"):
+            creating.create(key, b"")
+
+    def test_create_again_after_delete(self, creating):
+        creating.create("a", b"first")
+        creating.delete(["a"])
+        assert creating.create("a", b"second") is True

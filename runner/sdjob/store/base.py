@@ -10,7 +10,8 @@
 A key is a posix path relative to the place: `log/000000000017.json`. A place has no folders, only keys with slashes.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +30,16 @@ class ObjectDeniedError(DeniedError):
 
 
 class TransientStoreError(StorageError):
-    """The call may or may not have taken effect; the same call a moment later may work."""
+    """The call may or may not have taken effect; the same call a moment later may work.
+
+    `retry_after_s`: how long the store asked to be left alone, where it said so.
+    """
+
+    def __init__(
+        self, what: str, *, where: str | None = None, next_step: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(what, where=where, next_step=next_step)
+        self.retry_after_s = retry_after_s
 
 
 class ObjectChangedError(StorageError):
@@ -75,7 +85,8 @@ class ObjectStore(Protocol):
     def create(self, key: str, data: bytes) -> bool:
         """Creates only if absent; False where the key exists. The only conditional write.
 
-        After TransientStoreError the object may have landed all the same: read the key to know.
+        After TransientStoreError the object may have landed all the same, and where a client repeated a call whose reply was
+        lost, False may stand for one's own success: read the key to know.
         """
         ...
 
@@ -113,6 +124,15 @@ class OneCommit(Protocol):
     ) -> None:
         """All of it or nothing; ObjectChangedError where the head is no longer `expected`."""
         ...
+
+
+@contextmanager
+def scratch_errors(path: Path) -> Generator[None, None, None]:
+    """Trouble with this machine's own file, which must never be mistaken for an object that is missing or denied."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"scratch failed: {error.strerror}.", where=str(path)) from error
 
 
 def checked_key(key: str) -> str:

@@ -19,6 +19,7 @@ from sdjob.store.base import (
     checked_key,
     checked_prefix,
     listed_key,
+    scratch_errors,
 )
 
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -56,7 +57,7 @@ class LocalStore:
     def read_to(self, key: str, path: Path, *, on_chunk: Callable[[bytes], None] | None = None) -> None:
         with _errors_of(self._where(key)):
             source = self._path(key).open("rb")
-        with source, _scratch_errors(path), path.open("wb") as target:
+        with source, scratch_errors(path), path.open("wb") as target:
             for chunk in _chunks(source, where=self._where(key)):
                 target.write(chunk)
                 if on_chunk is not None:
@@ -66,7 +67,7 @@ class LocalStore:
         self._place(key, fill=lambda file: _write_all(file, data), publish=os.replace)
 
     def write_file(self, key: str, path: Path) -> None:
-        with _scratch_errors(path):
+        with scratch_errors(path):
             source = path.open("rb")
         with source:
             self._place(key, fill=lambda file: _copy(source, file, path=path), publish=os.replace)
@@ -222,15 +223,6 @@ def _errors_of(where: str, *, may_miss: bool = True) -> Generator[None, None, No
         if error.errno in MISSING and may_miss:
             raise ObjectMissingError("there is no such object.", where=where) from error
         raise _store_error(error, where=where) from error
-
-
-@contextmanager
-def _scratch_errors(path: Path) -> Generator[None, None, None]:
-    """Trouble with this machine's own file, which must never be mistaken for an object that is missing or denied."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"scratch failed: {error.strerror}.", where=str(path)) from error
 
 
 def _store_error(error: OSError, *, where: str) -> SdjobError:

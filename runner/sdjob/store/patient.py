@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from sdjob.core.retry import Backoff, with_retries
-from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
+from sdjob.store.base import ObjectChangedError, ObjectInfo, ObjectStore, TransientStoreError
 
 Result = TypeVar("Result")
 
@@ -27,7 +27,7 @@ class PatientStore:
         return self._patiently(lambda: self._store.read(key))
 
     def read_hashed(self, key: str, path: Path) -> tuple[str, int]:
-        """Streams an object into a file; the sha256 and the size of what was read."""
+        """Streams an object into a file; the sha256 and the size of what was read. Each try begins anew, hash and file."""
 
         def attempt() -> tuple[str, int]:
             hasher, sizes = hashlib.sha256(), list[int]()
@@ -75,4 +75,5 @@ class PatientStore:
         return self._patiently(self._store.expiry_rules)
 
     def _patiently(self, action: Callable[[], Result]) -> Result:
-        return with_retries(action, transient=(TransientStoreError,), backoff=self._backoff)
+        """An object that was replaced while it was read is whole again now."""
+        return with_retries(action, transient=(TransientStoreError, ObjectChangedError), backoff=self._backoff)

@@ -1,0 +1,189 @@
+"""Reads of objects over a network, made safe: SDKs repeat a call that failed, but not a body that broke off half way.
+
+An object is read in ranges, several at a time for a large one. Each is held to one version of the object, checked for its length,
+and repeated on its own after a reset, a hang or a truncation; the whole is held against the checksum that the store keeps.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from sdjob.core.retry import Backoff, with_retries
+from sdjob.store.base import ObjectChangedError, TransientStoreError, scratch_errors
+
+RANGE_BYTES = (
+    8 * 1024 * 1024
+)  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-guidelines.html: 8-16 MB
+AT_ONCE = 8  # ranges of one object
+BUFFERS = 16  # ranges of all objects of one store: 128 MiB
+
+
+class Body(Protocol):
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Checksum:
+    """What the store knows about the whole object. `extend(data, so_far)` begins at 0."""
+
+    name: str
+    extend: Callable[[bytes, int], int]
+    expected: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A reply whose headers have been read and whose body has not."""
+
+    size_bytes: int
+    """Of the whole object, also where only a span of it was asked for."""
+    version: str
+    body: Body
+    checksum: Checksum | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    start: int
+    stop: int
+
+    @property
+    def http_range(self) -> str:
+        """https://www.rfc-editor.org/rfc/rfc9110#section-14.1.2: both ends are inside."""
+        return f"bytes={self.start}-{self.stop - 1}"
+
+
+class Source(Protocol):
+    """One object, as a store reaches it."""
+
+    @property
+    def where(self) -> str: ...
+
+    def open(self, span: Span | None, *, version: str | None) -> Opened:
+        """A reply to a GET, in this store's own errors; ObjectChangedError where the object is no longer that version."""
+        ...
+
+    def errors(self) -> AbstractContextManager[object]:
+        """Turns what goes wrong while a body is read into this store's own errors."""
+        ...
+
+
+@dataclass(frozen=True)
+class First:
+    """The object's beginning, and what its reply said of the whole."""
+
+    data: bytes
+    opened: Opened
+
+
+@dataclass(frozen=True)
+class RangedReader:
+    range_bytes: int = RANGE_BYTES
+    backoff: Backoff = field(default_factory=lambda: Backoff(attempts=4, cap_s=5.0))
+    buffers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(BUFFERS))
+
+    def read(self, source: Source) -> bytes:
+        return b"".join(self.pieces(source))
+
+    def read_to(self, source: Source, path: Path, *, on_chunk: Callable[[bytes], None] | None) -> None:
+        with closing(self.pieces(source)) as pieces, scratch_errors(path), path.open("wb") as target:
+            for piece in pieces:
+                target.write(piece)
+                if on_chunk is not None:
+                    on_chunk(piece)
+
+    def pieces(self, source: Source) -> Generator[bytes, None, None]:
+        """The object's bytes in order, each once. A small object is one GET, checked before it is handed out.
+
+        TransientStoreError after the last byte where the whole does not have its checksum: start again with a new hasher.
+        """
+        first = with_retries(lambda: self._first(source), transient=(TransientStoreError,), backoff=self.backoff)
+        yield first.data
+        if len(first.data) < first.opened.size_bytes:
+            yield from self._rest(source, first)
+
+    def _first(self, source: Source) -> First:
+        """Asks for no range: the headers then tell size, version and checksum, and an empty object is no error (416)."""
+        opened = source.open(None, version=None)
+        data = _taken(opened.body, min(opened.size_bytes, self.range_bytes), source=source)
+        if len(data) == opened.size_bytes:
+            _refuse_damaged(opened.checksum, _checksum_of(data, opened.checksum), where=source.where)
+        return First(data, opened)
+
+    def _rest(self, source: Source, first: First) -> Generator[bytes, None, None]:
+        opened = first.opened
+        starts = range(len(first.data), opened.size_bytes, self.range_bytes)
+        spans = deque(Span(start, min(start + self.range_bytes, opened.size_bytes)) for start in starts)
+        found = _checksum_of(first.data, opened.checksum)
+        with closing(self._in_order(source, spans=spans, version=opened.version)) as pieces:
+            for piece in pieces:
+                found = opened.checksum.extend(piece, found) if opened.checksum else found
+                yield piece
+        _refuse_damaged(opened.checksum, found, where=source.where)
+
+    def _in_order(self, source: Source, *, spans: deque[Span], version: str) -> Generator[bytes, None, None]:
+        """A range is under way, or waits to be taken, only while it holds a buffer. Only a reader that has none waits for one,
+        so some reader always goes on."""
+        under_way: deque[Future[bytes]] = deque()
+        stopped = threading.Event()
+        pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="range")
+        try:
+            while spans or under_way:
+                while spans and len(under_way) < AT_ONCE and self.buffers.acquire(blocking=not under_way):
+                    span = spans.popleft()
+                    under_way.append(pool.submit(self._range, source, span=span, version=version, stopped=stopped))
+                yield under_way[0].result()
+                under_way.popleft()
+                self.buffers.release()
+        finally:
+            stopped.set()
+            pool.shutdown(cancel_futures=True)
+            for _ in under_way:
+                self.buffers.release()
+
+    def _range(self, source: Source, *, span: Span, version: str, stopped: threading.Event) -> bytes:
+        def attempt() -> bytes:
+            if stopped.is_set():
+                raise CancelledError
+            opened = source.open(span, version=version)
+            data = _taken(opened.body, span.stop - span.start, source=source)
+            if opened.version != version:  # not every server honours the condition
+                raise ObjectChangedError("the object was replaced while it was being read.", where=source.where)
+            return data
+
+        return with_retries(attempt, transient=(TransientStoreError,), backoff=self.backoff)
+
+
+def _taken(body: Body, count: int, *, source: Source) -> bytes:
+    """So many bytes of the body, the rest of which is never asked for."""
+    pieces: list[bytes] = []
+    left = count
+    with source.errors(), closing(body):
+        while left and (piece := body.read(left)):
+            pieces.append(piece)
+            left -= len(piece)
+    if left:
+        raise TransientStoreError(f"the connection ended {left} bytes short of {count}.", where=source.where)
+    return b"".join(pieces)
+
+
+def _checksum_of(data: bytes, checksum: Checksum | None) -> int:
+    return checksum.extend(data, 0) if checksum else 0
+
+
+def _refuse_damaged(checksum: Checksum | None, found: int, *, where: str) -> None:
+    if checksum and found != checksum.expected:
+        raise TransientStoreError(
+            f"what arrived does not have the {checksum.name} that the store keeps for this object.",
+            where=where,
+            next_step="If it happens again, the object is damaged in the store.",
+        )
