@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from sdjob.core.errors import DataError, DeniedError, MissingError, StorageError, UsageError
 
@@ -112,17 +112,31 @@ class ObjectStore(Protocol):
         ...
 
 
+@runtime_checkable
 class OneCommit(Protocol):
     """What a store of repositories can do besides: many files and deletions as one commit."""
 
     def head(self) -> str | None:
-        """The commit that a later `expected` is compared with; None where the repository does not exist yet."""
+        """The commit that a later `expected` is compared with, and that reads see from here on; None where the repository does
+        not exist yet."""
+        ...
+
+    def ensure_repository(self, *, private: bool) -> None:
+        """Makes it where there is none. One that is there keeps its visibility: UsageError (64) where it is public and should
+        be private."""
         ...
 
     def commit_tree(
-        self, *, files: Mapping[str, Path | bytes], delete: Sequence[str], message: str, expected: str | None
+        self,
+        *,
+        files: Mapping[str, Path | bytes],
+        delete: Sequence[str],
+        message: str,
+        expected: str | None,
+        before_upload: Callable[[Sequence[str]], None] | None = None,
     ) -> None:
-        """All of it or nothing; ObjectChangedError where the head is no longer `expected`."""
+        """All of it or nothing; ObjectChangedError where the head is no longer `expected` (None: whatever it is).
+        `before_upload` hears the names of each portion of files before it is sent, and may raise."""
         ...
 
 
