@@ -41,6 +41,12 @@ def schema() -> Verb:
     return schema
 
 
+def convert() -> Verb:
+    from sdjob.cli import convert
+
+    return convert
+
+
 def run() -> Verb:
     from sdjob.cli import run
 
@@ -75,6 +81,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "init": (init, "write a commented job file to start from"),
     "validate": (validate, "check job files: spelling and sense, offline"),
     "schema": (schema, "print the JSON Schema of the job file"),
+    "convert": (convert, "make a job file of a command line of diffusers' training scripts"),
     "run": (run, "stage, train, checkpoint and publish on this machine"),
     "checkpoints": (checkpoints, "list, verify or prune the checkpoints of a run"),
     "export": (export, "write the weights of any checkpoint to a folder"),

@@ -8,6 +8,7 @@ import pytest
 
 HEAVY = ("numpy", "torch", "jax", "transformers", "diffusers", "boto3", "google.cloud", "kubernetes")
 GOOD = Path(__file__).parents[2] / "golden" / "templates" / "lora.yaml"
+TRAINING = ("train_text_to_image_lora.py", "--pretrained_model_name_or_path=a/b", "--train_data_dir=pictures", "--rank=8")
 REPORT = """
 import sys
 from sdjob.cli.main import main
@@ -34,6 +35,8 @@ def modules_of(*arguments: str, folder: Path) -> set[str]:
         ["schema"],
         ["init", "new.yaml"],
         ["completion", "bash"],
+        ["convert", "--", *TRAINING],
+        ["convert", "--flags"],
     ],
     ids=" ".join,
 )
