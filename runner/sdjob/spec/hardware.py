@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sdjob.core.errors import UsageError
-from sdjob.spec.nvidia import IN_THE_CLOUDS, NAMES, WITHOUT_BF16
+from sdjob.spec.nvidia import GPUS, IN_THE_CLOUDS, NAMES, WITHOUT_BF16
 from sdjob.spec.problems import listed, nearest_name
 from sdjob.spec.tpu import GENERATIONS, Generation, num_chips
 
@@ -38,6 +38,23 @@ class Accelerator:
     @property
     def has_bf16(self) -> bool:
         return self.name not in WITHOUT_BF16
+
+    @property
+    def device_memory_gib(self) -> float | None:
+        """Of one device; None where it is not named, and for CPUs."""
+        if self.kind == "tpu":
+            generation = GENERATIONS[self.name or ""]
+            return generation.memory_gib / generation.devices_per_chip
+        return GPUS[self.name].memory_gib if self.name else None
+
+    @property
+    def device_peak_flops(self) -> float | None:
+        """Of one device, a second: in bf16, in fp16 where a GPU has no bf16; None where no source tells."""
+        if self.kind == "tpu":
+            generation = GENERATIONS[self.name or ""]
+            return generation.peak_tflops * 1e12 / generation.devices_per_chip
+        peak_tflops = GPUS[self.name].peak_tflops if self.name else None
+        return peak_tflops * 1e12 if peak_tflops else None
 
 
 def parse_accelerator(text: str | None) -> Accelerator:

@@ -1,6 +1,8 @@
-"""The TPU slices that exist on GKE.
+"""The TPU slices that exist on GKE, and what a chip can do.
 
-Source: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (machine types and topologies).
+Machine types and topologies: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus
+Peaks and memory: https://cloud.google.com/tpu/docs/v4, .../v5e, .../v5p, .../v6e, .../tpu7x ("Peak compute per chip (bf16)",
+"HBM capacity per chip").
 """
 
 import math
@@ -19,6 +21,10 @@ class Generation:
     """Topology to the numbers of chips that one of its VMs may have; two where the topology alone is ambiguous."""
     machine: str
     """The machine type up to its number of chips."""
+    peak_tflops: float
+    """Of one chip, in bf16."""
+    memory_gib: int
+    """Of one chip."""
     devices_per_chip: int = 1
 
     def machine_type(self, *, chips_per_vm: int) -> str:
@@ -54,12 +60,12 @@ def cubes(*, most_chips: int) -> dict[str, tuple[int, ...]]:
 GENERATIONS = {
     generation.name: generation
     for generation in (
-        Generation("v4", "tpu-v4-podslice", cubes(most_chips=4096), "ct4p-hightpu"),
-        Generation("v5e", "tpu-v5-lite-podslice", FLAT, "ct5lp-hightpu"),
-        Generation("v5p", "tpu-v5p-slice", cubes(most_chips=6144), "ct5p-hightpu"),
-        Generation("v6e", "tpu-v6e-slice", FLAT, "ct6e-standard"),
+        Generation("v4", "tpu-v4-podslice", cubes(most_chips=4096), "ct4p-hightpu", 275, 32),
+        Generation("v5e", "tpu-v5-lite-podslice", FLAT, "ct5lp-hightpu", 197, 16),
+        Generation("v5p", "tpu-v5p-slice", cubes(most_chips=6144), "ct5p-hightpu", 459, 95),
+        Generation("v6e", "tpu-v6e-slice", FLAT, "ct6e-standard", 918, 32),
         # A v7x chip is two chiplets, and each is a device of its own to JAX: https://cloud.google.com/tpu/docs/tpu7x
-        Generation("v7x", "tpu7x", {"1x1x1": (1,), **cubes(most_chips=9216)}, "tpu7x-standard", devices_per_chip=2),
+        Generation("v7x", "tpu7x", {"1x1x1": (1,), **cubes(most_chips=9216)}, "tpu7x-standard", 2307, 192, devices_per_chip=2),
     )
 }
 

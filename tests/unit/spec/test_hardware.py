@@ -1,7 +1,9 @@
 import pytest
 
 from sdjob.core.errors import UsageError
+from sdjob.spec.clouds import AKS, EKS, GKE, Cloud
 from sdjob.spec.hardware import Accelerator, num_devices, parse_accelerator, resolve_deterministic, resolve_precision
+from sdjob.spec.nvidia import GPUS, SAME
 from sdjob.spec.run import KubernetesSpec, RunSpec, notice_s
 from sdjob.spec.tpu import GENERATIONS, num_chips
 
@@ -69,6 +71,54 @@ def test_hosts_and_chips_add_up():
 def test_known_slices_of_the_large_generations_exist():
     assert {"4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x12", "8x8x16", "8x16x16"} <= GENERATIONS["v4"].shapes.keys()
     assert "4x4x6" not in GENERATIONS["v4"].shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "memory_gib", "peak_tflops"),
+    [
+        ("nvidia-l4:4", 24, 121),
+        ("nvidia-t4", 16, 65),
+        ("nvidia-a100-80gb", 80, 312),
+        ("nvidia-h100", 80, 989),
+        ("nvidia-rtx-4050", 6, None),
+        ("tpu-v5e:1x1", 16, 197),
+        ("tpu-v6e:4x4", 32, 918),
+        ("tpu-v7x:2x2x1", 96, 1153.5),  # half a chip each
+        ("nvidia:2", None, None),
+        ("cpu:2", None, None),
+    ],
+)
+def test_what_a_device_can_do(text: str, memory_gib: float | None, peak_tflops: float | None):
+    accelerator = parse_accelerator(text)
+    assert accelerator.device_memory_gib == memory_gib
+    assert accelerator.device_peak_flops == (peak_tflops and peak_tflops * 1e12)
+
+
+def test_the_clouds_speak_of_known_gpus():
+    for cloud in (GKE, EKS, AKS):
+        assert cloud.gpus.keys() <= GPUS.keys() - SAME.keys()
+        for gpu in cloud.gpus.values():
+            assert all(gpu.machines.values())
+    assert SAME.keys() | set(SAME.values()) <= GPUS.keys()
+
+
+def test_machines_with_so_many_gpus():
+    assert GKE.gpu("h100", count=8).label == "nvidia-h100-80gb"
+    assert EKS.gpu("a10g", count=4).machines_with(4) == ["g5.12xlarge", "g5.24xlarge", "g5.48xlarge"]
+    assert AKS.gpu("a100-80gb", count=3).machines_with(3) == ["Standard_NC96ads_A100_v4", "Standard_ND96amsr_A100_v4"]
+
+
+@pytest.mark.parametrize(
+    ("cloud", "name", "count", "words"),
+    [
+        (GKE, "rtx-4090", 1, "GKE has no nvidia-rtx-4090; it has nvidia-t4, nvidia-v100"),
+        (EKS, "h100-mega-80gb", 8, "EKS has no nvidia-h100-mega-80gb"),
+        (AKS, "t4", 8, "AKS has at most 4 nvidia-t4 in one machine; run.nodes takes more"),
+    ],
+)
+def test_what_a_cloud_does_not_have(cloud: Cloud, name: str, count: int, words: str):
+    with pytest.raises(UsageError, match=words):
+        cloud.gpu(name, count=count)
 
 
 def test_devices_of_the_whole_job():
