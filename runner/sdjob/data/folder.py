@@ -28,8 +28,10 @@ PICTURE_EXTENSIONS = frozenset(
         ".pnm",
     }
 )
-METADATA_NAMES = ("metadata.jsonl", "metadata.csv")  # the first that a folder has is read, the other one is not
+METADATA_NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")  # of a folder's the first is read
 IGNORED_FOLDERS = frozenset({"__MACOSX"})  # resource forks of zip files made on macOS: ._NAME.png is no picture
+# REPOSITORY/snapshots/COMMIT/file is a link into REPOSITORY/blobs: https://huggingface.co/docs/huggingface_hub/guides/manage-cache
+CACHED_REPOSITORIES = ("datasets--", "models--")
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,17 @@ class Listing:
 
     def refuse_escape(self, name: str, *, where: str) -> None:
         """Raises DataError where `name` is, or passes through, a link to a place outside the folder."""
-        _refuse_escape(self.folder / name, root=os.path.realpath(self.folder), where=where)
+        _refuse_escape(self.folder / name, roots=_roots(self.folder), where=where)
 
 
 def list_folder(folder: Path) -> Listing:
-    """Hidden files and folders are left out; links are followed as long as they stay inside the folder.
+    """The listing of a folder on this machine; raises what `names_below` raises."""
+    return listing_of(names_below(folder), folder=folder)
+
+
+def names_below(folder: Path) -> list[str]:
+    """Every file, in the order of the bytes of the names. Hidden files and folders are left out; links are followed as long as
+    they stay inside the folder, or inside the Hub's cache of the repository whose snapshot the folder is.
 
     Raises MissingError, DeniedError, or DataError for a link that leaves the folder.
     """
@@ -58,12 +66,17 @@ def list_folder(folder: Path) -> Listing:
         raise MissingError("does not exist.", where=str(folder), next_step="Give the folder that holds the pictures.")
     if not folder.is_dir():
         raise DataError("is a file, not a folder of pictures.", where=str(folder))
-    names = sorted(_walk(folder, prefix="", ancestors=(os.path.realpath(folder),)), key=os.fsencode)
+    names = _walk(folder, prefix="", ancestors=(os.path.realpath(folder),), roots=_roots(folder))
+    return sorted(names, key=os.fsencode)
+
+
+def listing_of(names: list[str], *, folder: Path) -> Listing:
+    """The listing of files that lie, or will lie, below `folder`; `names` are sorted."""
     return Listing(
         folder=folder,
-        pictures=frozenset(name for name in names if _extension(name) in PICTURE_EXTENSIONS),
+        pictures=frozenset(name for name in names if extension_of(name) in PICTURE_EXTENSIONS),
         metadata=_chosen_metadata(names),
-        texts={posixpath.splitext(name)[0]: name for name in names if _extension(name) == ".txt"},
+        texts={posixpath.splitext(name)[0]: name for name in names if extension_of(name) == ".txt"},
     )
 
 
@@ -75,19 +88,28 @@ def contained_path(path: str, *, metadata: str, where: str) -> str:
     return joined
 
 
-def _walk(folder: Path, *, prefix: str, ancestors: tuple[str, ...]) -> Iterator[str]:
+def is_hidden(name: str) -> bool:
+    """Whether a path is, or lies below, what listings leave out."""
+    return any(part.startswith(".") or part in IGNORED_FOLDERS for part in name.split("/"))
+
+
+def extension_of(name: str) -> str:
+    return posixpath.splitext(name)[1].lower()
+
+
+def _walk(folder: Path, *, prefix: str, ancestors: tuple[str, ...], roots: tuple[str, ...]) -> Iterator[str]:
     """Names of files below `folder`. `ancestors` are real paths on the way down: a link back to one of them is a circle."""
     for entry in _entries(folder):
         name = prefix + entry.name
-        if entry.name.startswith(".") or entry.name in IGNORED_FOLDERS:
+        if is_hidden(entry.name):
             continue
         path = Path(entry.path)
         if entry.is_symlink():
-            _refuse_escape(path, root=ancestors[0], where=entry.path)
+            _refuse_escape(path, roots=roots, where=entry.path)
         if not entry.is_dir(follow_symlinks=False) and not (entry.is_symlink() and path.is_dir()):
             yield name
         elif (real := os.path.realpath(path)) not in ancestors:
-            yield from _walk(path, prefix=f"{name}/", ancestors=(*ancestors, real))
+            yield from _walk(path, prefix=f"{name}/", ancestors=(*ancestors, real), roots=roots)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -98,9 +120,19 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         raise DeniedError("may not be read.", where=str(folder), next_step="Let this user list the folder.") from error
 
 
-def _refuse_escape(path: Path, *, root: str, where: str) -> None:
+def _roots(folder: Path) -> tuple[str, ...]:
+    """Real paths in which a link may end."""
+    spellings = (Path(os.path.abspath(folder)), Path(os.path.realpath(folder)))  # noqa: PTH100, since `resolve` follows links
+    snapshots = {
+        path.parent for spelling in spellings for path in (spelling, *spelling.parents) if path.parent.name == "snapshots"
+    }
+    repositories = [path.parent for path in snapshots if path.parent.name.startswith(CACHED_REPOSITORIES)]
+    return (os.path.realpath(folder), *(os.path.realpath(path) for path in repositories))
+
+
+def _refuse_escape(path: Path, *, roots: tuple[str, ...], where: str) -> None:
     real = os.path.realpath(path)
-    if os.path.commonpath([root, real]) != root:
+    if not any(os.path.commonpath([root, real]) == root for root in roots):
         raise DataError(f"is a link to {real}, outside the folder.", where=where, next_step="Copy the file into the folder.")
 
 
@@ -111,7 +143,3 @@ def _chosen_metadata(names: list[str]) -> tuple[str, ...]:
             if posixpath.basename(name).lower() == wanted:
                 chosen.setdefault(posixpath.dirname(name), name)
     return tuple(sorted(chosen.values(), key=os.fsencode))
-
-
-def _extension(name: str) -> str:
-    return posixpath.splitext(name)[1].lower()

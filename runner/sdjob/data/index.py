@@ -6,7 +6,7 @@ the run and its hash is part of the run's identity.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -60,18 +60,20 @@ class ScanResult:
 def scan(
     folder: Path,
     *,
-    records: Sequence[Record],
+    records: Iterable[Record],
     workers: int,
     max_samples: int | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int | None], None] | None = None,
 ) -> ScanResult:
     """The index of the good pictures in the order of `records`, and the bad ones: missing, undecodable, without a caption.
 
-    With `max_samples` the scan ends at that many good ones. `workers` threads decode (0: this one); the result does not
-    depend on their number. `on_progress` is called here with the pictures done and those there are.
+    With `max_samples` the scan ends at that many good ones, and takes few records more. `workers` threads decode (0: this
+    one); the result does not depend on their number. `on_progress` is called here with the pictures done and those there are,
+    where that is known beforehand.
 
     Raises StorageError or DeniedError where a file is there but cannot be read: the index must not depend on a bad moment.
     """
+    num_records = len(records) if isinstance(records, Sized) else None
     good: list[Entry] = []
     bad: list[BadPicture] = []
     with closing(_examined(folder, records=records, workers=workers)) as results:
@@ -81,7 +83,7 @@ def scan(
             else:
                 bad.append(examined)
             if on_progress:
-                on_progress(done, len(records))
+                on_progress(done, num_records)
             if len(good) == max_samples:
                 break
     return ScanResult(index=Index(entries=tuple(good)), bad=tuple(bad))
@@ -102,7 +104,7 @@ def check_bad_share(result: ScanResult, *, max_bad_share: float, log: Log) -> No
     log.warning("bad_pictures", message=what, bad=num_bad, good=num_good, ids=[picture.id for picture in result.bad])
 
 
-def _examined(folder: Path, *, records: Sequence[Record], workers: int) -> Generator[Entry | BadPicture]:
+def _examined(folder: Path, *, records: Iterable[Record], workers: int) -> Generator[Entry | BadPicture]:
     """Results in the order of the records."""
     if workers == 0:
         yield from (_examine(folder, record) for record in records)

@@ -3,7 +3,7 @@
 import os
 import posixpath
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,13 +23,14 @@ class Record:
     """Empty where nothing was found: the scan counts such a picture as bad."""
 
 
-def list_records(folder: Path, *, image_column: str, caption_column: str) -> list[Record]:
-    """The records of `folder`, sorted by the bytes of their ids: the listing order of a file system never matters.
+def list_records(folder: Path, *, image_column: str, caption_column: str, chosen: Callable[[str], bool] = bool) -> list[Record]:
+    """The records of `folder`, sorted by the bytes of their ids: the listing order of a file system never matters. Only ids
+    that are `chosen` count.
 
-    Captions come from `metadata.jsonl` or, where a folder has none, `metadata.csv`; sub-folders may have their own, whose
-    paths are relative to themselves, as in `datasets`' imagefolder. A picture without a caption there takes those of
-    NAME.txt beside it: so metadata wins where both speak. A picture has several captions when it has several rows, when
-    its caption is a list of strings, or when its NAME.txt has several non-empty lines.
+    Captions come from `metadata.jsonl` or, where a folder has none, `metadata.csv` or `metadata.parquet`; sub-folders may have
+    their own, whose paths are relative to themselves, as in `datasets`' imagefolder. A picture without a caption there takes
+    those of NAME.txt beside it: so metadata wins where both speak. A picture has several captions when it has several rows,
+    when its caption is a list of strings, or when its NAME.txt has several non-empty lines.
 
     Pictures without any caption, and rows whose picture is missing, are records too, so that the scan can count them.
 
@@ -37,18 +38,24 @@ def list_records(folder: Path, *, image_column: str, caption_column: str) -> lis
     nothing, for metadata that cannot be understood, and for a path or a link that leaves the folder.
     """
     listing = list_folder(folder)
-    captions = _captions_of_rows(listing, image_column=image_column, caption_column=caption_column)
-    ids = sorted({*listing.pictures, *captions}, key=os.fsencode)
-    if not ids:
-        raise DataError(
-            "holds no pictures.",
-            where=str(folder),
-            next_step="An image folder has pictures, and metadata.jsonl, metadata.csv or NAME.txt beside NAME.png.",
-        )
+    captions = captions_of_rows(listing, image_column=image_column, caption_column=caption_column)
+    ids = ids_of(listing, captions=captions, chosen=chosen)
     return [Record(id=name, captions=captions.get(name) or _captions_beside(listing, picture=name)) for name in ids]
 
 
-def _captions_of_rows(listing: Listing, *, image_column: str, caption_column: str) -> dict[str, tuple[str, ...]]:
+def ids_of(listing: Listing, *, captions: Mapping[str, tuple[str, ...]], chosen: Callable[[str], bool]) -> list[str]:
+    """Of the pictures that are there, and of those that metadata names; in the order of their bytes."""
+    ids = sorted((name for name in {*listing.pictures, *captions} if chosen(name)), key=os.fsencode)
+    if not ids:
+        raise DataError(
+            "holds no pictures.",
+            where=str(listing.folder),
+            next_step="An image folder has pictures, and metadata.jsonl, metadata.csv or NAME.txt beside NAME.png.",
+        )
+    return ids
+
+
+def captions_of_rows(listing: Listing, *, image_column: str, caption_column: str) -> dict[str, tuple[str, ...]]:
     """Captions by picture, of all metadata files together, in the order of the rows."""
     normal_names = {unicodedata.normalize("NFC", name): name for name in listing.pictures}
     captions: dict[str, tuple[str, ...]] = {}

@@ -57,6 +57,8 @@ class DataSpec(Part):
     """The place of the data: a `datasets` data set, an image folder, parquet, or webdataset shards."""
     revision: str | None = "main"
     """The branch, tag or commit of an hf:// source; resolved to a commit and recorded."""
+    config: str | None = Field(default=None, min_length=1)
+    """The configuration (subset) of the data set."""
     split: str = Field(default="train", min_length=1)
     """The split of the data set."""
     image_column: str = Field(default="image", min_length=1)

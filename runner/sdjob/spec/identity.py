@@ -7,8 +7,10 @@ from typing import Any, cast
 
 from sdjob.spec.job import JobSpec
 
-# Places may move as long as their content is equal, and a revision is part of where a source lies; the index has the content.
-DATA_PLACES = {"source", "revision"}
+# Places may move as long as their content is equal; revision and configuration are part of where a source lies, since a copy of
+# one configuration in a bucket has neither. The index has the content, and every picture of it is verified. `split` stays in: a
+# job that asks for another one is another job, which a person should be told before pictures are looked for.
+DATA_PLACES = {"source", "revision", "config"}
 # Fields of `train` that change the order of additions at most, so that going on is right "to rounding".
 ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache")
 LENGTH_FIELDS = ("steps", "epochs")

@@ -21,6 +21,7 @@ def test_defaults_are_the_contracts():
     assert resolved["data"] == {
         "source": "pictures",
         "revision": None,
+        "config": None,
         "split": "train",
         "image_column": "image",
         "caption_column": "text",
