@@ -49,7 +49,7 @@ def proto() -> Any:
 def header(told: Told, *, time_s: float) -> list[bytes]:
     log = proto().SessionLog(status=SESSION_CHECKPOINT, msg=json.dumps({"sdjob": asdict(told)}))
     events = (proto().Event(wall_time=time_s, file_version=VERSION), proto().Event(wall_time=time_s, session_log=log))
-    return [event.SerializeToString() for event in events]
+    return [framed(event.SerializeToString()) for event in events]
 
 
 def scalars(row: Row) -> bytes:
@@ -74,7 +74,7 @@ def text(tag: str, markdown: str, *, row: Row) -> bytes:
 
 
 def summary(values: list[Any], *, row: Row) -> bytes:
-    return proto().Event(wall_time=row.time_s, step=row.step, summary=proto().Summary(value=values)).SerializeToString()
+    return framed(proto().Event(wall_time=row.time_s, step=row.step, summary=proto().Summary(value=values)).SerializeToString())
 
 
 def prompts_of(pictures: Sequence[Picture]) -> str:
@@ -83,13 +83,12 @@ def prompts_of(pictures: Sequence[Picture]) -> str:
     return "\n".join(f"- {number}: {prompt}" for number, prompt in prompts.items())
 
 
-def file_of(events: Sequence[bytes]) -> bytes:
+def framed(event: bytes) -> bytes:
+    """A record; a file is nothing but records. Its checksum is computed in Python, so once and not at every try to write it."""
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     out = io.BytesIO()
-    writer = RecordWriter(out)
-    for event in events:
-        writer.write(event)
+    RecordWriter(out).write(event)
     return out.getvalue()
 
 

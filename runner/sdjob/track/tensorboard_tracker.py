@@ -39,7 +39,7 @@ def pace_s(num_files: int) -> float:
 
 @dataclass(frozen=True)
 class Waiting:
-    """One step's events, not yet written."""
+    """One step's records, not yet written."""
 
     row: Row
     events: tuple[bytes, ...]
@@ -71,6 +71,8 @@ class TensorBoardTracker:
         return self._told.through
 
     def add(self, row: Row) -> None:
+        if row.step <= self._told.through:
+            return  # another attempt has been faster
         if not self._waiting:
             self._due_s = self.clock.monotonic_s() + pace_s(self._number)
         events = [event_file.scalars(row)]
@@ -130,7 +132,7 @@ class TensorBoardTracker:
         events = event_file.header(told, time_s=first.time_s)
         if told.job_sha256 != self._told.job_sha256:
             events.append(event_file.text("job", f"```yaml\n{self.job_text}```", row=first))
-        return event_file.file_of([*events, *(event for waiting in self._waiting for event in waiting.events)])
+        return b"".join([*events, *(event for waiting in self._waiting for event in waiting.events)])
 
     def _adopt(self, number: int) -> None:
         """Goes on behind a file that is there, perhaps our own whose reply was lost."""
