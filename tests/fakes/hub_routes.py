@@ -8,16 +8,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote
 
-import yaml
-
+from fakes.hub_card import card_problems
 from fakes.hub_repository import BORN_WITH, Commit, File, Repository, entries, is_lfs
 
 if TYPE_CHECKING:
     from fakes.hub import Hub
 
 SIGNATURE = "X-Amz-Signature=5ecre7"
-LICENCES = {"apache-2.0", "mit", "creativeml-openrail-m", "openrail++", "other", "unknown", "cc-by-4.0"}  # a few of the Hub's
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -182,30 +179,6 @@ def validate_yaml(hub: "Hub", question: Question) -> Answer:
     content = json.loads(question.body)["content"]
     errors, warnings = card_problems(content)
     return told({"errors": errors, "warnings": warnings}, status=400 if errors else 200)
-
-
-def card_problems(card: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    """A part of https://huggingface.co/docs/hub/model-cards#model-card-metadata."""
-    front = re.match(r"---\s*\n(.*?)\n---\s*(\n|$)", card, re.DOTALL)
-    if front is None:
-        return [], [{"message": "empty or missing yaml metadata in repo card"}]
-    try:
-        metadata: Any = yaml.safe_load(front[1])
-    except yaml.YAMLError as error:
-        return [{"message": f"invalid yaml: {error}"}], []
-    if not isinstance(metadata, dict):
-        return [{"message": '"metadata" must be of type object'}], []
-    bases = metadata.get("base_model", [])
-    problems = {
-        '"license" must be one of the known licenses': metadata.get("license", "mit") not in LICENCES,
-        '"license_name" is required with "license: other"': metadata.get("license") == "other" and "license_name" not in metadata,
-        '"base_model" with an id on the Hub': not all(
-            HUB_ID.fullmatch(str(base)) for base in (bases if isinstance(bases, list) else [bases])
-        ),
-        '"tags" must be a list of strings': not all(isinstance(tag, str) for tag in metadata.get("tags", [])),
-        '"datasets" must be a list': not isinstance(metadata.get("datasets", []), list),
-    }
-    return [{"message": message} for message, is_one in problems.items() if is_one], []
 
 
 def info(hub: "Hub", repository: Repository, *, revision: str) -> Answer:

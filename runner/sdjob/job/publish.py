@@ -10,20 +10,22 @@ What a target holds decides what happens to it:
     sdjob.json of another run, or one that cannot be read                        refused; with `replace: true` replaced
     files of somebody else                                                       refused; with `replace: true` published beside
 
-Only files that the target's own sdjob.json names are ever removed, and only after the new ones are there.
+Only files that the target's own sdjob.json names are ever removed, and only after the new ones are there. A repository on the
+Hub gets all of it as one commit, on top of the commit that was looked at: whoever commits meanwhile is never written over.
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from sdjob.core.errors import UsageError
 from sdjob.core.log import Log
-from sdjob.core.retry import Backoff
+from sdjob.core.retry import Backoff, with_retries
 from sdjob.job.card import CARD_MARK, CARD_NAME
 from sdjob.job.record import RECORD_NAME, Publication, PublishedFile, Record, read_record, record_bytes
-from sdjob.store.base import ObjectStore
+from sdjob.store.base import ObjectStore, OneCommit, TransientStoreError
 from sdjob.store.patient import PatientStore
 
 Action = Literal["published", "completed", "skipped", "updated", "replaced"]
@@ -51,21 +53,39 @@ class Target:
     card_is_ours: bool
 
 
+@dataclass(frozen=True)
+class Parcel:
+    """What is to be published, and how."""
+
+    folder: Path
+    files: dict[str, PublishedFile]
+    """Every file of the folder, by its relative name."""
+
+    publication: Publication
+    replace: bool
+    """Over what another run has published."""
+
+    private: bool
+    """A repository that has to be made."""
+
+    check_stop: Callable[[], None]
+    log: Log
+    backoff: Backoff = field(default_factory=Backoff)
+
+    @property
+    def record(self) -> bytes:
+        return record_bytes(self.publication, files=self.files)
+
+
 def look_at(store: PatientStore) -> Target:
-    names = frozenset(store.keys(""))
-    record = read_record(store) if RECORD_NAME in names else None
+    sizes = {info.key: info.size_bytes for info in store.list("")}
+    record = read_record(store) if RECORD_NAME in sizes else None
     return Target(
-        names=names - {RECORD_NAME},
+        names=frozenset(sizes) - {RECORD_NAME},
         record=record,
-        whole=record is not None
-        and all(name in names and has(store, name, size_bytes=size) for name, size in record.sizes.items()),
-        card_is_ours=CARD_NAME in names and CARD_MARK.encode() in store.read(CARD_NAME),
+        whole=record is not None and record.sizes.items() <= sizes.items(),
+        card_is_ours=CARD_NAME in sizes and CARD_MARK.encode() in store.read(CARD_NAME),
     )
-
-
-def has(store: PatientStore, key: str, *, size_bytes: int) -> bool:
-    info = store.stat(key)
-    return info is not None and info.size_bytes == size_bytes
 
 
 def publish(
@@ -74,27 +94,86 @@ def publish(
     folder: Path,
     publication: Publication,
     replace: bool,
+    private: bool,
+    check_stop: Callable[[], None],
     log: Log,
     backoff: Backoff | None = None,
 ) -> PublishOutcome:
-    """Publishes every file of `folder` under its relative name; UsageError (64) where the target is somebody else's."""
-    patient = PatientStore(store, backoff=backoff or Backoff())
-    files = folder_files(folder)
+    """Publishes every file of `folder` under its relative name; UsageError (64) where the target is somebody else's, or public
+    where `private` is asked for. A stop request is obeyed between two files."""
+    parcel = Parcel(folder, folder_files(folder), publication, replace, private, check_stop, log, backoff or Backoff())
+    if isinstance(store, OneCommit):
+        outcome = with_retries(
+            lambda: publish_as_commit(store, parcel=parcel), transient=(TransientStoreError,), backoff=parcel.backoff
+        )
+    else:
+        outcome = publish_as_files(store, parcel=parcel)
+    tell(outcome, parcel=parcel)
+    return outcome
+
+
+def publish_as_files(store: ObjectStore, *, parcel: Parcel) -> PublishOutcome:
+    """The record last: where it stands, everything that it names stands too."""
+    patient = PatientStore(store, backoff=parcel.backoff)
     target = look_at(patient)
-    action = decide(target, names=frozenset(files), publication=publication, replace=replace, uri=store.uri)
+    action = decide(target, parcel=parcel, uri=store.uri)
     if action == "skipped":
-        log.event("publish-skipped", f"{store.uri} already holds this result", to=store.uri, digest=publication.digest)
         return PublishOutcome(store.uri, action)
-    stale = stale_files(target, names=frozenset(files))
-    for number, name in enumerate(files, start=1):
-        log.progress(f"publishing to {store.uri}: {number} of {len(files)}, {name}")
-        patient.write_file(name, folder / name)
+    stale = stale_files(target, names=frozenset(parcel.files))
+    for name in parcel.files:
+        about_to_send([name], parcel=parcel, uri=store.uri)
+        patient.write_file(name, parcel.folder / name)
     if stale:
         patient.delete(stale)
-    # Last: where the record stands, everything that it names stands too.
-    patient.write(RECORD_NAME, record_bytes(publication, files=files))
-    log.event("published", f"{action} at {store.uri}: {len(files)} files", to=store.uri, action=action, removed=list(stale))
-    return PublishOutcome(store.uri, action, uploaded=(*files, RECORD_NAME), removed=stale)
+    patient.write(RECORD_NAME, parcel.record)
+    return PublishOutcome(store.uri, action, uploaded=(*parcel.files, RECORD_NAME), removed=stale)
+
+
+class Repository(ObjectStore, OneCommit, Protocol):
+    """A store of the Hub's kind."""
+
+
+def publish_as_commit(store: Repository, *, parcel: Parcel) -> PublishOutcome:
+    """Safe to repeat: a commit that had landed though its reply was lost is found by the next look."""
+    head = store.head() or made(store, private=parcel.private)
+    target = look_at(PatientStore(store, backoff=parcel.backoff))
+    action = decide(target, parcel=parcel, uri=store.uri)
+    if action == "skipped":
+        return PublishOutcome(store.uri, action)
+    store.ensure_repository(private=parcel.private)  # refuses a public one where something would be added to it
+    stale = stale_files(target, names=frozenset(parcel.files))
+    store.commit_tree(
+        files={**{name: parcel.folder / name for name in parcel.files}, RECORD_NAME: parcel.record},
+        delete=stale,
+        message=f"Step {parcel.publication.step}, {CARD_MARK}",
+        expected=head,
+        before_upload=lambda names: about_to_send(names, parcel=parcel, uri=store.uri),
+    )
+    return PublishOutcome(store.uri, action, uploaded=(*parcel.files, RECORD_NAME), removed=stale)
+
+
+def made(store: Repository, *, private: bool) -> str:
+    """The head of a repository that was not there: nothing of ours, and perhaps somebody else's who was quicker."""
+    store.ensure_repository(private=private)
+    head = store.head()
+    if head is None:
+        raise TransientStoreError("the repository was made and is not to be seen yet.", where=store.uri)
+    return head
+
+
+def about_to_send(names: Sequence[str], *, parcel: Parcel, uri: str) -> None:
+    parcel.check_stop()
+    order = [*parcel.files, RECORD_NAME]
+    parcel.log.progress(f"publishing to {uri}: {order.index(names[0]) + 1} of {len(order)}, {names[0]}")
+
+
+def tell(outcome: PublishOutcome, *, parcel: Parcel) -> None:
+    to, log = outcome.uri, parcel.log
+    if outcome.action == "skipped":
+        log.event("publish-skipped", f"{to} already holds this result", to=to, digest=parcel.publication.digest)
+        return
+    what = f"{outcome.action} at {to}: {len(parcel.files)} files"
+    log.event("published", what, to=to, action=outcome.action, removed=list(outcome.removed))
 
 
 def folder_files(folder: Path) -> dict[str, PublishedFile]:
@@ -107,16 +186,16 @@ def published_file(path: Path) -> PublishedFile:
         return PublishedFile(size_bytes=path.stat().st_size, sha256=hashlib.file_digest(stream, "sha256").hexdigest())
 
 
-def decide(target: Target, *, names: frozenset[str], publication: Publication, replace: bool, uri: str) -> Action:
-    record = target.record
+def decide(target: Target, *, parcel: Parcel, uri: str) -> Action:
+    record, publication = target.record, parcel.publication
     if record is None:
-        return without_record(target, names=names, replace=replace, uri=uri)
+        return without_record(target, names=frozenset(parcel.files), replace=parcel.replace, uri=uri)
     if record.digest == publication.digest:
         return "skipped" if target.whole else "completed"
     same_run = record.identity == publication.identity
     if same_run and record.step <= publication.step:
         return "updated"
-    if replace:
+    if parcel.replace:
         return "replaced"
     what = f"this run's later step {record.step}" if same_run else "the result of another run"
     raise refusal(f"it holds {what} ({RECORD_NAME}: digest {record.digest[:12] or 'unreadable'}).", uri=uri)

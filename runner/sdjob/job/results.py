@@ -108,7 +108,15 @@ def publish_all(
     for target in job.publish:
         check_stop()
         place = parse_place(target.to, base=Path.cwd())
-        publish(open_store(place), folder=folder, publication=publication, replace=target.replace, log=log)
+        publish(
+            open_store(place),
+            folder=folder,
+            publication=publication,
+            replace=target.replace,
+            private=target.private,
+            check_stop=check_stop,
+            log=log,
+        )
         published.append(place.uri)
     shutil.rmtree(folder)
     return published

@@ -39,14 +39,6 @@ CLIENT_ERRORS = (LaterError, httpx2.HTTPError, httpx2.InvalidURL, OSError, Runti
 REMARK_CHARACTERS = 200
 
 
-class BusyHubError(TransientStoreError):
-    """The Hub said when to come back, perhaps."""
-
-    def __init__(self, what: str, *, where: str, next_step: str, retry_after_s: float | None) -> None:
-        super().__init__(what, where=where, next_step=next_step)
-        self.retry_after_s = retry_after_s
-
-
 @contextmanager
 def hub_errors(place: Place, *, key: str | None = None, writing: bool = False) -> Generator[None, None, None]:
     try:
@@ -93,7 +85,7 @@ def later(error: LaterError, *, where: str) -> TransientStoreError:
     else:
         what = f"the Hub has failed for now (HTTP {error.status})."
         then = "Try again later; https://status.huggingface.co tells of outages."
-    return BusyHubError(what, where=where, next_step=then, retry_after_s=error.retry_after_s)
+    return TransientStoreError(what, where=where, next_step=then, retry_after_s=error.retry_after_s)
 
 
 def refused(error: HfHubHTTPError, *, place: Place, where: str, writing: bool) -> SdjobError:

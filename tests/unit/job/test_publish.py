@@ -38,10 +38,19 @@ class Publishing:
         self.results = write_files(root / "results", FILES)
         self.target = root / "target"
         self.store = LocalStore(self.target)
+        self.check_stop = lambda: None
 
     def __call__(self, publication: Publication = FIRST, *, replace: bool = False, store: LocalStore | None = None):
         log = Log(mode="json", stream=io.StringIO())
-        return publish(store or self.store, folder=self.results, publication=publication, replace=replace, log=log)
+        return publish(
+            store or self.store,
+            folder=self.results,
+            publication=publication,
+            replace=replace,
+            private=True,
+            check_stop=self.check_stop,
+            log=log,
+        )
 
     @property
     def record(self) -> dict:
