@@ -11,6 +11,7 @@ from sdjob.core.retry import Backoff
 from sdjob.spec.places import Place
 from sdjob.store.base import ObjectStore
 from sdjob.store.gcs import GcsStore
+from sdjob.store.hub import HubStore
 from sdjob.store.local import LocalStore
 from sdjob.store.ranged import RangedReader
 from sdjob.store.s3 import S3Store
@@ -63,10 +64,18 @@ def _on(fixture: str, make: Callable[[str], ObjectStore]) -> Callable[[pytest.Fi
     return open_row
 
 
+def _hub(request: pytest.FixtureRequest) -> ObjectStore:
+    desk = request.getfixturevalue("desk")
+    name = f"me/contract-{len(desk.hub.repositories)}"
+    desk.hub.new_repo("models", name, files={})
+    return HubStore(Place("hf", name))
+
+
 ROWS = {
     "local": Row(_local),
     "memory": Row(lambda request: MemoryStore()),
     "s3": Row(_on("seaweed", s3_store)),
     "s3-moto": Row(_on("moto", s3_store)),
     "gcs": Row(_on("gcs_server", gcs_store)),
+    "hf": Row(_hub, creates=False),
 }
