@@ -25,6 +25,7 @@ STAND_INS: dict[str, Any] = {
     "caption": "stand-in",
     "to": "stand-in",
     "prompts": ["stand-in"],
+    "mount": "/stand-in",
     "width": 512,
     "height": 512,
 }

@@ -1,9 +1,10 @@
 """`run`: on what machines, for how long, and what a cluster must know."""
 
-from typing import Literal
+import math
 
 from pydantic import Field
 
+from sdjob.spec.kubernetes import KubernetesSpec
 from sdjob.spec.part import Part
 
 # Of a 30 s notice a pod on GKE spot gets about 15: https://cloud.google.com/kubernetes-engine/docs/concepts/spot-vms
@@ -15,34 +16,11 @@ OTHER_NOTICE_S = 25.0
 # `docker stop` and `podman stop` kill after 10 s.
 LOCAL_NOTICE_S = 10.0
 
-
-class KubernetesSpec(Part):
-    """What the manifests for a cluster need to know beyond the accelerator."""
-
-    flavor: Literal["gke", "eks", "aks", "generic"] = "generic"
-    """Whose cluster it is: decides labels, tolerations and the spot notice."""
-    namespace: str = Field(default="default", min_length=1, max_length=63)
-    """The namespace of all objects."""
-    service_account: str | None = None
-    """The service account that carries the identity in the cloud."""
-    queue: str | None = None
-    """The Kueue queue that admits the job."""
-    image: str | None = None
-    """The container image, best by digest; absent: the image of this version."""
-    metrics: bool = False
-    """Serve metrics for Prometheus."""
-    scratch: str = "emptyDir"
-    """emptyDir, ephemeral (a generic ephemeral volume), or the name of a volume claim."""
-    scratch_gib: int | None = Field(default=None, ge=1)
-    """Size of the scratch volume in GiB; absent: from the plan."""
-    deadline_hours: float | None = Field(default=None, gt=0)
-    """A hard limit that counts waiting for capacity too; `run.max_hours` is usually what is wanted."""
-    hub_token_secret: str | None = None
-    """The Kubernetes secret whose key `token` holds the Hub's token."""
-    runtime_class: str | None = None
-    """The pod's runtimeClassName."""
-    tpu_memlock: bool = False
-    """Add SYS_RESOURCE to raise a TPU pod's memlock limit; the namespace must allow it."""
+# The whole grace of a spot pod. GKE: https://cloud.google.com/kubernetes-engine/docs/how-to/autopilot-spot-pods ("up to 25")
+AUTOPILOT_SPOT_GRACE_S = 25
+# AKS: https://learn.microsoft.com/azure/aks/spot-node-pool (30 s)
+SPOT_GRACE_S = {"gke": 25, "gke-autopilot": 25, "eks": 90, "eks-managed": 90, "aks": 30}
+LAST_WORDS_S = 5  # between the end of the notice and the kill: the exit code and the ledger's last line
 
 
 class RunSpec(Part):
@@ -74,6 +52,14 @@ def notice_s(run: RunSpec) -> float:
         return run.notice_s
     if run.kubernetes is None:
         return LOCAL_NOTICE_S
-    if run.kubernetes.flavor == "eks":
+    if run.kubernetes.flavor.startswith("eks"):
         return EKS_NOTICE_S
-    return GKE_SPOT_NOTICE_S if run.kubernetes.flavor == "gke" and run.spot else OTHER_NOTICE_S
+    return GKE_SPOT_NOTICE_S if run.kubernetes.flavor.startswith("gke") and run.spot else OTHER_NOTICE_S
+
+
+def grace_s(run: RunSpec) -> int:
+    """A pod's terminationGracePeriodSeconds: what the cloud gives on spot, and in any case more than the notice."""
+    given = SPOT_GRACE_S.get(run.kubernetes.flavor if run.kubernetes else "generic") if run.spot else None
+    if given and (run.notice_s is None or run.notice_s <= given - LAST_WORDS_S):
+        return given
+    return math.ceil(notice_s(run)) + LAST_WORDS_S

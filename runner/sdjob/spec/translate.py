@@ -25,6 +25,7 @@ SENTENCES: dict[str, Sentence] = {
     "tuple_type": lambda _, given: f"must be a list, not {given}",
     "too_long": lambda context, _: f"must have {context['max_length']} items, not more",
     "too_short": lambda context, _: f"must have at least {context['min_length']} item(s)",
+    "dict_type": lambda _, given: f"must be a mapping, not {given}",
     "model_type": lambda _, given: f"must be a mapping of fields, not {given}",
     "literal_error": lambda _, given: f"{given.removeprefix('the text ')} is not allowed",
     "greater_than": lambda context, given: f"must be above {context['gt']:g}, not {given}",

@@ -4,7 +4,7 @@ from sdjob.core.errors import UsageError
 from sdjob.spec.clouds import AKS, EKS, GKE, Cloud
 from sdjob.spec.hardware import Accelerator, num_devices, parse_accelerator, resolve_deterministic, resolve_precision
 from sdjob.spec.nvidia import GPUS, SAME
-from sdjob.spec.run import KubernetesSpec, RunSpec, notice_s
+from sdjob.spec.run import KubernetesSpec, RunSpec, grace_s, notice_s
 from sdjob.spec.tpu import GENERATIONS, num_chips
 
 
@@ -156,3 +156,24 @@ def test_notice():
     assert notice_s(RunSpec(kubernetes=KubernetesSpec(flavor="gke"))) == 25
     assert notice_s(RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="eks"))) == 90
     assert notice_s(RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="aks"))) == 25
+
+
+@pytest.mark.parametrize(
+    ("run", "seconds"),
+    [
+        (RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="gke")), 25),
+        (RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="gke-autopilot")), 25),
+        (RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="eks")), 90),
+        (RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="eks-managed")), 90),
+        (RunSpec(spot=True, kubernetes=KubernetesSpec(flavor="aks")), 30),
+        (RunSpec(spot=True, kubernetes=KubernetesSpec()), 30),
+        (RunSpec(kubernetes=KubernetesSpec(flavor="gke")), 30),
+        (RunSpec(kubernetes=KubernetesSpec(flavor="eks")), 95),
+        (RunSpec(spot=True, notice_s=12, kubernetes=KubernetesSpec(flavor="gke")), 25),
+        (RunSpec(spot=True, notice_s=100, kubernetes=KubernetesSpec(flavor="gke")), 105),  # where the nodes' notice was extended
+        (RunSpec(notice_s=600.5, kubernetes=KubernetesSpec(flavor="gke")), 606),
+    ],
+)
+def test_grace_is_never_shorter_than_the_notice(run: RunSpec, seconds: int):
+    assert grace_s(run) == seconds
+    assert grace_s(run) >= notice_s(run)

@@ -60,6 +60,7 @@ RAISED_BY = {
     "bool": {"bool_type"},
     "str": {"string_type"},
     "tuple": {"tuple_type"},
+    "dict": {"dict_type"},
     "model": {"model_type"},
     "model-fields": {"extra_forbidden", "missing"},
     "literal": {"literal_error"},

@@ -10,7 +10,12 @@ from unit.spec.jobs import job
         [],
         ["train.method=full", "train.ema={}"],
         ["train.cache=never", "train.attention=sdpa", "data.caption_dropout=0.1", "model.variant=fp16"],
-        ["model.source=hf://a/b", "data.source=s3://bucket/pictures", "train.init_from=hf://a/c", "checkpoint.to=gs://bucket/run"],
+        [
+            "model.source=hf://a/b",
+            "data.source=s3://bucket/pictures",
+            "train.init_from=hf://a/c",
+            "checkpoint.to=gs://bucket/run",
+        ],
         ["publish=[{to: out}, {to: 'hf://me/x'}]"],
         ["run.accelerator='cpu:4'", "run.max_hours=3", "run.notice_s=5", "run.scratch=/tmp/x"],
         ["run.accelerator='nvidia-t4:4'", "train.precision=fp16", "train.attention=xformers"],
@@ -49,5 +54,5 @@ def test_what_does_not_yet(field: str, overrides: list[str]):
 
 
 def test_a_tpu_job_names_every_reason():
-    told = unsupported(job("train.backend=flax", "run.accelerator='tpu-v5e:2x2'", "run.slices=2"))
+    told = unsupported(job("train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"))
     assert [sentence.partition(":")[0] for sentence in told] == ["train.backend", "run.accelerator", "run.slices"]

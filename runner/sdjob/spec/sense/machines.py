@@ -1,6 +1,5 @@
 """The hardware that a job names, and what must divide by it."""
 
-import re
 from collections.abc import Iterator
 
 from sdjob.core.errors import UsageError
@@ -10,8 +9,6 @@ from sdjob.spec.job import JobSpec
 from sdjob.spec.problems import Finding, at
 
 ACCELERATOR, GLOBAL_BATCH, DEVICE_BATCH = at("run.accelerator"), at("train.global_batch"), at("train.device_batch")
-# https://kubernetes.io/docs/concepts/overview/working-with-objects/names/#dns-label-names
-DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def known_accelerator(job: JobSpec) -> Accelerator | None:
@@ -66,17 +63,3 @@ def device_batch(job: JobSpec) -> Iterator[Finding]:
 def multiples(step: int, *, near: int) -> str:
     below = near // step * step
     return f"allowed: multiples of {step}, as " + (f"{below} or {below + step}" if below else str(step))
-
-
-def kubernetes(job: JobSpec) -> Iterator[Finding]:
-    cluster, named = job.run.kubernetes, known_accelerator(job)
-    if cluster is None:
-        return
-    for field, text in {"namespace": cluster.namespace, "queue": cluster.queue, "scratch": cluster.scratch}.items():
-        if text is not None and text != "emptyDir" and not DNS_LABEL.fullmatch(text):
-            yield Finding(at(f"run.kubernetes.{field}"), f"'{text}' is no name in Kubernetes: small letters, digits and hyphens")
-    on_tpu = named is not None and named.kind == "tpu"
-    if on_tpu and cluster.flavor in {"eks", "aks"}:
-        yield Finding(at("run.kubernetes.flavor"), f"{cluster.flavor} has no TPUs", "allowed: gke, generic", reads=(ACCELERATOR,))
-    if cluster.tpu_memlock and not on_tpu:
-        yield Finding(at("run.kubernetes.tpu_memlock"), "is for TPUs, and run.accelerator names none", reads=(ACCELERATOR,))

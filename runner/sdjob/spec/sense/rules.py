@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from sdjob.spec.job import JobSpec
 from sdjob.spec.problems import Finding
-from sdjob.spec.sense import encoders, kernels, length, machines, output, pictures, places
+from sdjob.spec.sense import cluster, encoders, kernels, length, machines, output, pictures, places, pods
 
 Rule = Callable[[JobSpec], Iterator[Finding]]
 
@@ -23,7 +23,15 @@ RULES: tuple[Rule, ...] = (
     machines.accelerator,
     machines.counts,
     machines.batch,
-    machines.kubernetes,
+    cluster.accelerators,
+    cluster.slices,
+    cluster.spot,
+    cluster.sizes,
+    pods.names,
+    pods.labels,
+    pods.variables,
+    pods.volumes,
+    pods.tolerations,
     kernels.backend,
     kernels.precision,
     kernels.attention,
