@@ -53,12 +53,14 @@ class Fault:
     path: str
     skip: int
     times: int
-    kind: Literal["status", "drop", "drop the reply", "cut", "flip"]
+    kind: Literal["status", "drop", "drop the reply", "cut", "flip", "hang"]
     """status: answered so, with nothing done; drop: closed, with nothing done; drop the reply: done, then closed;
-    cut: half of the body; flip: a bit of the body turned."""
+    cut: half of the body; flip: a bit of the body turned; hang: no answer until the test ends."""
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     message: str = "Internal Error - We're working hard to fix this as soon as possible!"
+    body: bytes | None = None
+    """Of the answer; None: the Hub's own way to tell the message."""
 
     def strikes(self, question: Question) -> bool:
         if self.times == 0 or question.method != self.method or not re.search(self.path, question.path):
@@ -85,6 +87,7 @@ class Hub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.over = threading.Event()
         self.page = PAGE
         self.lock = threading.RLock()
         self._server = Server(self)
@@ -111,6 +114,8 @@ class Hub:
         """Requests and faults, between two tests."""
         self.requests.clear()
         self.faults.clear()
+        self.over.set()  # lets go of who hangs
+        self.over = threading.Event()
 
     def new_repo(
         self, kind: Kind, name: str, files: Mapping[str, bytes] | None = None, *, private: bool = False, gated: bool = False
@@ -140,14 +145,15 @@ class Hub:
         path: str,
         *,
         status: int = 0,
-        kind: Literal["drop", "drop the reply", "cut", "flip"] = "drop",
+        kind: Literal["drop", "drop the reply", "cut", "flip", "hang"] = "drop",
         times: int = 1,
         skip: int = 0,
         headers: Mapping[str, str] | None = None,
         message: str = Fault.message,
+        body: bytes | None = None,
     ) -> None:
         """The next requests whose path matches the pattern answer with a status, or suffer what `kind` says."""
-        self.faults.append(Fault(method, path, skip, times, "status" if status else kind, status, headers or {}, message))
+        self.faults.append(Fault(method, path, skip, times, "status" if status else kind, status, headers or {}, message, body))
 
     def sent(self, pattern: str) -> list[Request]:
         """Requests so far whose "METHOD path" matches."""
@@ -201,6 +207,8 @@ class Handler(BaseHTTPRequestHandler):
             fault = next((fault for fault in hub.faults if fault.strikes(question)), None)
             answer = self.answered(hub, question, fault=fault)
             hub.requests.append(self.noted(question, status=answer.status if answer else 0))
+        if fault is not None and fault.kind == "hang":
+            hub.over.wait()
         if answer is None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -213,9 +221,11 @@ class Handler(BaseHTTPRequestHandler):
         """None: no reply."""
         if fault is None:
             return hub.answer(question)
+        if fault.body is not None:
+            return Answer(fault.status, fault.body, fault.headers)
         if fault.kind == "status":
             return hub_routes.refusal(fault.status, fault.message, headers=fault.headers)
-        if fault.kind == "drop":
+        if fault.kind in {"drop", "hang"}:
             return None
         answer = hub.answer(question)
         if fault.kind == "flip":

@@ -1,5 +1,6 @@
 """What the Hub's client raises, told as our errors: what, where, what to do next. No sentence holds a token or a signed URL."""
 
+import json
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -56,12 +57,12 @@ def hub_error(error: Exception, *, place: Place, key: str | None = None, writing
             return refused(error, place=place, where=where, writing=writing)
         case OfflineModeIsEnabled():
             return StorageError("HF_HUB_OFFLINE is set, so the Hub is not asked.", where=where, next_step="Unset it.")
-        case ValueError() as error:
+        case ValueError() as error if not isinstance(error, json.JSONDecodeError):
             return UsageError(f"the Hub does not take this: {remark(str(error))}", where=where)
         case OSError(filename=str() as file) as error:
             return StorageError(f"scratch failed: {error.strerror}.", where=file)
         case error:
-            return unreachable(error, where=where)
+            return unreachable(error, place=place, where=where, writing=writing)
 
 
 def cause_of(error: Exception) -> Exception:
@@ -70,12 +71,14 @@ def cause_of(error: Exception) -> Exception:
     return cause if isinstance(error, RuntimeError) and isinstance(cause, CLIENT_ERRORS) else error
 
 
-def unreachable(error: Exception, *, where: str) -> TransientStoreError:
-    return TransientStoreError(
-        f"{endpoint()} cannot be reached ({type(error).__name__}).",
-        where=where,
-        next_step="Check this machine's network, its proxy and HF_ENDPOINT.",
-    )
+def unreachable(error: Exception, *, place: Place, where: str, writing: bool) -> SdjobError:
+    if writing and isinstance(error, PermissionError):
+        return read_only(place)  # of the storage behind the Hub, where the client uploads by itself
+    if isinstance(error, json.JSONDecodeError):
+        what = f"{endpoint()} does not answer as the Hub does."
+    else:
+        what = f"{endpoint()} cannot be reached ({type(error).__name__})."
+    return TransientStoreError(what, where=where, next_step="Check this machine's network, its proxy and HF_ENDPOINT.")
 
 
 def later(error: LaterError, *, where: str) -> TransientStoreError:
@@ -98,7 +101,7 @@ def refused(error: HfHubHTTPError, *, place: Place, where: str, writing: bool) -
         case GatedRepoError():
             return gated(place)
         case RevisionNotFoundError():
-            return no_revision(place)
+            return no_branch(place) if writing else no_revision(place)
         case RemoteEntryNotFoundError():
             return ObjectMissingError("there is no such object.", where=where)
         case DisabledRepoError():
@@ -169,6 +172,14 @@ def no_revision(place: Place) -> MissingError:
         f"the repository has no branch, tag or commit '{place.revision or 'main'}'.",
         where=place.uri,
         next_step=f"{page(place)}/tree/main lists them.",
+    )
+
+
+def no_branch(place: Place) -> UsageError:
+    return UsageError(
+        f"the repository has no branch '{place.revision or 'main'}', and nothing else can be committed to.",
+        where=place.uri,
+        next_step="Name a branch that is there, or leave the revision out.",
     )
 
 

@@ -18,6 +18,8 @@ from sdjob.core.retry import Backoff
 from sdjob.spec.places import parse_place
 from sdjob.store.base import ObjectDeniedError, ObjectMissingError, TransientStoreError
 from sdjob.store.hub import HubStore, resolve_commit
+from sdjob.store.hub_client import TIMEOUTS_S
+from sdjob.store.hub_errors import hub_error
 from sdjob.store.patient import PatientStore
 
 WEIGHTS = bytes(range(256)) * 12_000  # 3 MB: several chunks
@@ -258,6 +260,16 @@ class TestErrors:
         assert self.error(MissingError, self.look(f"hf://a/no-revision@{revision}")) == expected
         assert self.error(MissingError, lambda: store_of(f"hf://a/no-revision@{revision}").list("")) == expected
 
+    @pytest.mark.parametrize("revision", ["v1", "commit"])
+    def test_a_tag_and_a_commit_cannot_be_written_to(self, revision):
+        repository = self.hub.new_repo("models", "me/tagged", FILES)
+        repository.tags["v1"] = repository.branches["main"]
+        revision = repository.branches["main"] if revision == "commit" else revision
+        assert self.error(UsageError, lambda: store_of(f"hf://me/tagged@{revision}").write("a", b"1")) == (
+            f"hf://me/tagged@{revision}: the repository has no branch '{revision}', and nothing else can be committed to. "
+            "Name a branch that is there, or leave the revision out."
+        )
+
     def test_a_wrong_token_closes_even_public_repositories(self):
         self.hub.new_repo("models", "a/public", FILES)
         self.desk.log_in(self.hub.invalid_token)
@@ -341,6 +353,28 @@ class TestErrors:
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         told = self.error(TransientStoreError, self.look("hf://a/b"))
         assert "http://127.0.0.1:9 cannot be reached (ConnectError). Check this machine's network" in told
+
+    @pytest.mark.parametrize("path", ["/tree/", "/revision/", "/resolve/", "^/lfs/"])
+    def test_a_call_that_hangs_ends(self, path, monkeypatch):
+        monkeypatch.setitem(TIMEOUTS_S, "read", 0.1)
+        monkeypatch.setattr("sdjob.store.hub_look.TIMEOUT_S", 0.1)
+        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+        self.hub.new_repo("models", "a/hanging", FILES)
+        self.hub.fail("GET", path, kind="hang", times=9)
+        told = self.error(TransientStoreError, lambda: store_of("hf://a/hanging").read("unet/w.safetensors"))
+        assert "cannot be reached (ReadTimeout)" in told
+        self.hub.forget()
+
+    def test_another_servers_page(self):
+        self.hub.fail("GET", "/api/models/a/b", status=200, headers={"Content-Type": "text/html"}, body=b"<html>Log in")
+        told = self.error(TransientStoreError, self.look("hf://a/b"))
+        assert told.startswith("hf://a/b: https://hub does not answer as the Hub does. Check this machine's network")
+
+    def test_a_refusal_of_the_storage_that_the_client_writes_to_by_itself(self):
+        place = parse_place("hf://me/x", base=Path("/"))
+        told = hub_error(PermissionError("xet says no"), place=place, writing=True)
+        assert type(told) is ObjectDeniedError
+        assert "may not write to repositories of me" in str(told)
 
     def test_an_endpoint_that_is_no_address(self, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "hub.local")
