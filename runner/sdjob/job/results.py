@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sdjob import __version__
 from sdjob.core.log import Log
+from sdjob.core.retry import Backoff
 from sdjob.data.index import Index
 from sdjob.job.card import CARD_NAME, CardFacts, SamplePicture, model_card
 from sdjob.job.licence import base_licence
@@ -18,6 +19,7 @@ from sdjob.spec.job import JobSpec
 from sdjob.spec.places import parse_place
 from sdjob.store.base import ObjectInfo, ObjectStore
 from sdjob.store.open import open_store
+from sdjob.store.patient import PatientStore
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,12 @@ class Result:
 def publish_places(job: JobSpec) -> list[str]:
     """URIs, in the job's order."""
     return [parse_place(target.to, base=Path.cwd()).uri for target in job.publish]
+
+
+def check_publish_access(job: JobSpec) -> None:
+    """Before a day of training: DeniedError (77) or UnavailableError (69) where a place could not be written to after it."""
+    for target in job.publish:
+        PatientStore(open_store(parse_place(target.to, base=Path.cwd())), backoff=Backoff()).credentials()
 
 
 def build_folder(result: Result, *, job: JobSpec, model: Path, index: Index, store: ObjectStore, out: Path) -> None:

@@ -19,10 +19,10 @@ from sdjob.job import machine
 from sdjob.job.fetch import Here
 from sdjob.job.limits import check_progress, hours_left, time_spent
 from sdjob.job.pins import pinned, read_pins, write_pins
-from sdjob.job.results import Result, lacks_samples, publish_all, publish_places
+from sdjob.job.results import Result, check_publish_access, lacks_samples, publish_all, publish_places
 from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
 from sdjob.job.scratch import attempt_folder, run_folder
-from sdjob.job.stage import StagedModel, local_folder, stage_index, stage_init_from, stage_model
+from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
 from sdjob.job.stop import RERUN, StopRequest
 from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
@@ -52,7 +52,9 @@ class Staged:
     """With a commit wherever the job names a revision on the Hub."""
 
     model: StagedModel
-    pictures: Path
+    pictures: Path | None
+    """None where only the index was read: who trains gathers them."""
+
     index: Index
     init_from: Path | None
     hashes: dict[str, str]
@@ -96,6 +98,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
         log.event("done", f"{job.name} is done: nothing is left to do")
         return
     check_access(job.track, environment=os.environ)
+    check_publish_access(job)
     ledgers = read_ledger(store)
     check_progress(ledgers)
     left_s = hours_left(job, ledgers=ledgers) * 3600
@@ -148,16 +151,19 @@ def newest_facts(commits: CommitLog, history: History) -> Facts | None:
 
 
 def stage(run: Run, *, may_write: bool) -> Staged:
-    here = Here(machine.scratch_root(run.job), check_stop=run.stop.check, clock=run.clock, log=run.log)
+    here = here_of(run)
     job, pins = pinned(run.job, stored=read_pins(run.store), resolve=resolve_revision)
     if may_write:
         write_pins(pins, store=run.store)
     model = stage_model(job, here=here)
-    index = stage_index(job, store=run.store, may_write=may_write, check_stop=here.check_stop, log=run.log)
-    pictures = local_folder(run.job.data.source, field="data.source")
+    data = stage_index(job, store=run.store, may_write=may_write, here=here)
     init_from, start_hashes = stage_init_from(job, here=here)
     here.check_stop()
-    return Staged(job, model, pictures, index, init_from, {**model.hashes, **start_hashes})
+    return Staged(job, model, data.pictures, data.index, init_from, {**model.hashes, **start_hashes})
+
+
+def here_of(run: Run) -> Here:
+    return Here(machine.scratch_root(run.job), check_stop=run.stop.check, clock=run.clock, log=run.log)
 
 
 def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resolution:
@@ -271,7 +277,7 @@ class Attempt:
             task=TrainTask(
                 job=resolution.job,
                 model=staged.model.folder,
-                pictures=staged.pictures,
+                pictures=staged.pictures or self._timed("stage", lambda: self._pictures(staged)),
                 index=index_file,
                 scratch=self.folder,
                 total_steps=resolution.total_steps,
@@ -296,6 +302,9 @@ class Attempt:
         )
         training.run()
         return None if start_step == resolution.total_steps else self._outcome(training, resolution)
+
+    def _pictures(self, staged: Staged) -> Path:
+        return stage_pictures(staged.job, index=staged.index, here=here_of(self.run))
 
     def _first_words(self, resolution: Resolution, start_step: int) -> str:
         train = resolution.job.train

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sdjob.core.errors import MissingError, UsageError
-from sdjob.core.log import Log
+from sdjob.core.retry import Backoff
+from sdjob.data.gather import Pictures, gather
 from sdjob.data.index import Index, check_bad_share, scan
-from sdjob.data.records import list_records
 from sdjob.diffusion.family import FAMILY_FILES, read_config
 from sdjob.job.fetch import Fetched, Here, fetch, file_sha256
 from sdjob.job.model_files import SAFE, Method, fetched_files, training_files, weight_files
-from sdjob.job.pins import init_place, model_place
+from sdjob.job.pins import data_place, init_place, model_place
 from sdjob.job.weights import DIFFUSERS_LORA
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import Place, parse_place
 from sdjob.store.base import ObjectMissingError, ObjectStore
+from sdjob.store.open import open_store
 
 INDEX_KEY = "data/index.jsonl"
 MODEL, INIT = "model.source", "train.init_from"
@@ -158,28 +159,55 @@ def _lora_file(names: Sequence[str], *, where: str) -> str:
 # ---- the pictures ----------------------------------------------------------------------------------------------------------
 
 
-def stage_index(job: JobSpec, *, store: ObjectStore, may_write: bool, check_stop: Callable[[], None], log: Log) -> Index:
+@dataclass(frozen=True)
+class StagedIndex:
+    index: Index
+    pictures: Path | None
+    """Where they are, if they had to be gathered to make the index; else `stage_pictures` brings them, once they are needed."""
+
+
+def stage_index(job: JobSpec, *, store: ObjectStore, may_write: bool, here: Here) -> StagedIndex:
     """The run's ordered index: the one that the first attempt wrote, or a scan of every picture."""
     try:
-        return Index.from_jsonl(store.read(INDEX_KEY))
+        return StagedIndex(Index.from_jsonl(store.read(INDEX_KEY)), pictures=None)
     except ObjectMissingError:
-        index = _scan(job, check_stop=check_stop, log=log)
+        pictures = _gathered(job, index=None, here=here)
+        index = _scan(pictures, job=job, here=here)
     if may_write:
         store.write(INDEX_KEY, index.to_jsonl())
-    return index
+    return StagedIndex(index, pictures.folder)
 
 
-def _scan(job: JobSpec, *, check_stop: Callable[[], None], log: Log) -> Index:
-    folder = local_folder(job.data.source, field="data.source")
-    records = list_records(folder, image_column=job.data.image_column, caption_column=job.data.caption_column)
+def stage_pictures(job: JobSpec, *, index: Index, here: Here) -> Path:
+    """A folder with every picture of the index, verified."""
+    return _gathered(job, index=index, here=here).folder
 
-    def on_progress(done: int, count: int) -> None:
-        check_stop()
-        log.progress(f"looking at pictures: {done}/{count}")
+
+def _gathered(job: JobSpec, *, index: Index | None, here: Here) -> Pictures:
+    return gather(
+        data_place(job),
+        open_store=open_store,
+        data=job.data,
+        scratch=here.scratch,
+        index=index,
+        check_stop=here.check_stop,
+        log=here.log,
+        backoff=Backoff(clock=here.clock),
+    )
+
+
+def _scan(pictures: Pictures, *, job: JobSpec, here: Here) -> Index:
+    def on_progress(done: int, of: int | None) -> None:
+        here.check_stop()
+        here.log.progress(f"looking at pictures: {done}" + (f"/{of}" if of else ""))
 
     result = scan(
-        folder, records=records, workers=max(1, job.run.workers), max_samples=job.data.max_samples, on_progress=on_progress
+        pictures.folder,
+        records=pictures.records,
+        workers=max(1, job.run.workers),
+        max_samples=job.data.max_samples,
+        on_progress=on_progress,
     )
-    check_bad_share(result, max_bad_share=job.data.max_bad_share, log=log)
-    log.event("scanned", f"{len(result.index)} pictures, {len(result.bad)} left out", pictures=len(result.index))
+    check_bad_share(result, max_bad_share=job.data.max_bad_share, log=here.log)
+    here.log.event("scanned", f"{len(result.index)} pictures, {len(result.bad)} left out", pictures=len(result.index))
     return result.index
