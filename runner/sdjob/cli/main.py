@@ -71,6 +71,12 @@ def sample() -> Verb:
     return sample
 
 
+def doctor() -> Verb:
+    from sdjob.cli import doctor
+
+    return doctor
+
+
 def completion() -> Verb:
     from sdjob.cli import completion
 
@@ -86,6 +92,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "checkpoints": (checkpoints, "list, verify or prune the checkpoints of a run"),
     "export": (export, "write the weights of any checkpoint to a folder"),
     "sample": (sample, "draw pictures with a run, a published folder or a base model"),
+    "doctor": (doctor, "look at this machine, and at a job's places, for what would fail"),
     "completion": (completion, "print a script by which a shell completes sdjob's commands"),
 }
 

@@ -1,32 +1,30 @@
 """What this machine has. Looked at without torch, which takes seconds to import."""
 
+import math
 import os
 import re
 import socket
-import subprocess
 from importlib import metadata
 from pathlib import Path
 
 from sdjob.core.errors import UnavailableError
+from sdjob.job.accelerators import gpus
+from sdjob.job.cgroup import cpu_quota
 from sdjob.spec.hardware import Accelerator
 from sdjob.spec.job import JobSpec
 from sdjob.spec.nvidia import NAMES
 
 
 def num_cores() -> int:
-    """Cores that this process may use (a container's cpuset counts)."""
-    return len(os.sched_getaffinity(0))
+    """Cores that this process may use: a container's cpuset and its quota count. More threads than that would only wait."""
+    quota = cpu_quota()
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if quota is None else max(1, min(allowed, math.floor(quota)))
 
 
 def gpu_names() -> list[str]:
     """The NVIDIA driver's names of its devices; empty where there is no driver."""
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True, check=True
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return []
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    return [gpu.name for gpu in gpus()]
 
 
 def accelerator_here() -> str | None:
