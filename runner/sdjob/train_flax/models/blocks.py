@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax import Array
 
-from sdjob.train_flax.models.layers import Compute, Conv, Dense, GroupNorm
+from sdjob.train_flax.models.layers import Compute, Conv, Dense, GroupNorm, Rngs
 
 MAX_PERIOD = 10_000  # of the timestep's sinusoids, in timesteps: arXiv 2006.11239, appendix B
 
@@ -26,7 +26,7 @@ def sinusoids(values_B: Array, *, width: int, flip_sin_to_cos: bool, freq_shift:
 
 
 class TimeEmbedding(nnx.Module):
-    def __init__(self, num_inputs: int, width: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, num_inputs: int, width: int, *, compute: Compute, rngs: Rngs) -> None:
         self.linear_1 = Dense(num_inputs, width, compute=compute, rngs=rngs)
         self.linear_2 = Dense(width, width, compute=compute, rngs=rngs)
 
@@ -46,7 +46,7 @@ class Resnet(nnx.Module):
         num_groups: int,
         epsilon: float,
         compute: Compute,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ) -> None:
         self.norm1 = GroupNorm(num_inputs, num_groups=num_groups, epsilon=epsilon, compute=compute)
         self.conv1 = Conv(num_inputs, num_outputs, compute=compute, rngs=rngs)
@@ -68,7 +68,7 @@ class Resnet(nnx.Module):
 class Downsample(nnx.Module):
     """Halves height and width. The VAE's pads below and to the right alone."""
 
-    def __init__(self, num_channels: int, *, lopsided: bool = False, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, num_channels: int, *, lopsided: bool = False, compute: Compute, rngs: Rngs) -> None:
         padding = ((0, 1), (0, 1)) if lopsided else 1
         self.conv = Conv(num_channels, num_channels, stride=2, padding=padding, compute=compute, rngs=rngs)
 
@@ -79,7 +79,7 @@ class Downsample(nnx.Module):
 class Upsample(nnx.Module):
     """To a given height and width, by default twice its own: what was 9 x 11 comes up from 5 x 6 to 9 x 11 again."""
 
-    def __init__(self, num_channels: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, num_channels: int, *, compute: Compute, rngs: Rngs) -> None:
         self.conv = Conv(num_channels, num_channels, compute=compute, rngs=rngs)
 
     def __call__(self, hidden_BHWC: Array, size: tuple[int, int] | None = None) -> Array:

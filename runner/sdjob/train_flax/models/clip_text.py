@@ -12,7 +12,7 @@ from jax import Array
 
 from sdjob.train_flax.models.attention import whole_attention
 from sdjob.train_flax.models.config import TextConfig
-from sdjob.train_flax.models.layers import Compute, Dense, Embedding, LayerNorm
+from sdjob.train_flax.models.layers import Compute, Dense, Embedding, LayerNorm, Rngs
 from sdjob.train_flax.models.transformer import run_block
 
 # Configurations from before https://github.com/huggingface/transformers/pull/24773 say 2, whatever the tokenizer's end is.
@@ -35,7 +35,7 @@ class TextStates:
 
 
 class TextEmbeddings(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.token_embedding = Embedding(config.num_ids, config.width, compute=compute, rngs=rngs)
         self.position_embedding = Embedding(config.max_tokens, config.width, compute=compute, rngs=rngs)
 
@@ -44,7 +44,7 @@ class TextEmbeddings(nnx.Module):
 
 
 class TextAttention(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.num_heads = config.num_heads
         self.q_proj = Dense(config.width, config.width, compute=compute, rngs=rngs)
         self.k_proj = Dense(config.width, config.width, compute=compute, rngs=rngs)
@@ -60,7 +60,7 @@ class TextAttention(nnx.Module):
 
 
 class TextFeedForward(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.activation = config.activation
         self.fc1 = Dense(config.width, config.hidden_width, compute=compute, rngs=rngs)
         self.fc2 = Dense(config.hidden_width, config.width, compute=compute, rngs=rngs)
@@ -73,7 +73,7 @@ class TextFeedForward(nnx.Module):
 
 
 class TextLayer(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.layer_norm1 = LayerNorm(config.width, epsilon=config.epsilon, compute=compute)
         self.self_attn = TextAttention(config, compute=compute, rngs=rngs)
         self.layer_norm2 = LayerNorm(config.width, epsilon=config.epsilon, compute=compute)
@@ -85,12 +85,12 @@ class TextLayer(nnx.Module):
 
 
 class TextLayers(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.layers = nnx.List([TextLayer(config, compute=compute, rngs=rngs) for _ in range(config.num_layers)])
 
 
 class CLIPTextModel(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.config, self.compute = config, compute
         self.embeddings = TextEmbeddings(config, compute=compute, rngs=rngs)
         self.encoder = TextLayers(config, compute=compute, rngs=rngs)
@@ -115,7 +115,7 @@ def end_positions(ids_BT: Array, *, eos_id: int) -> Array:
 
 
 class CLIPTextModelWithProjection(nnx.Module):
-    def __init__(self, config: TextConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: TextConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.config, self.compute = config, compute
         self.text_model = CLIPTextModel(config, compute=compute, rngs=rngs)
         self.text_projection = Dense(config.width, config.projection_width, bias=False, compute=compute, rngs=rngs)

@@ -73,7 +73,7 @@ def read_model(
 ) -> Model:
     """The model with the folder's weights in `compute.param_dtype`; `variant` is a file's, such as fp16."""
     read = config.read(folder / CONFIG)
-    model = nnx.eval_shape(lambda: kind(read, compute=compute, rngs=nnx.Rngs(0)))
+    model = kind(read, compute=compute, rngs=None)
     fill(model, stored_tensors(folder, stem=stem, variant=variant), where=str(folder), put=put)
     return model
 

@@ -6,9 +6,11 @@ fuses into one pass over memory. Axes: B pictures, H x W positions, C channels, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array, lax
 from jax.typing import DTypeLike
@@ -38,8 +40,15 @@ class DropoutKey(nnx.Variable):
     """The key of a LoRA layer's dropout in one step."""
 
 
-def initial_uniform(rngs: nnx.Rngs, shape: Sequence[int], *, fan_in: int, compute: Compute) -> nnx.Param[Array]:
-    """torch's default for layers; weights of a model folder take its place."""
+Rngs = nnx.Rngs | None
+"""None makes a model of shapes alone, for weights that are read: nnx.eval_shape of one takes half a minute for SDXL."""
+
+
+def initial_uniform(rngs: Rngs, shape: Sequence[int], *, fan_in: int, compute: Compute) -> nnx.Param[Array]:
+    """torch's default for layers."""
+    if rngs is None:
+        shape_alone: Any = jax.ShapeDtypeStruct(shape, compute.param_dtype)
+        return nnx.Param(shape_alone)
     bound = fan_in**-0.5
     return nnx.Param(jax.random.uniform(rngs.params(), shape, compute.param_dtype, -bound, bound))
 
@@ -89,7 +98,7 @@ class Adaptable(nnx.Module):
 class Dense(Adaptable):
     """Kernel (I, O)."""
 
-    def __init__(self, num_inputs: int, num_outputs: int, *, bias: bool = True, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, *, bias: bool = True, compute: Compute, rngs: Rngs) -> None:
         super().__init__(compute)
         self.kernel = initial_uniform(rngs, (num_inputs, num_outputs), fan_in=num_inputs, compute=compute)
         self.bias = initial_uniform(rngs, (num_outputs,), fan_in=num_inputs, compute=compute) if bias else None
@@ -113,7 +122,7 @@ class Conv(Adaptable):
         stride: int = 1,
         padding: int | tuple[tuple[int, int], tuple[int, int]] | None = None,
         compute: Compute,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ) -> None:
         super().__init__(compute)
         padding = size // 2 if padding is None else padding
@@ -145,7 +154,7 @@ def convolve(images_BHWI: Array, kernel_HWIO: Array, *, stride: int, padding: tu
 class Embedding(nnx.Module):
     """Table (number of ids, C)."""
 
-    def __init__(self, num_ids: int, width: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, num_ids: int, width: int, *, compute: Compute, rngs: Rngs) -> None:
         self.compute = compute
         self.embedding = initial_uniform(rngs, (num_ids, width), fan_in=width, compute=compute)
 
@@ -158,8 +167,8 @@ class Norm(nnx.Module):
 
     def __init__(self, num_channels: int, *, epsilon: float, compute: Compute) -> None:
         self.epsilon = epsilon
-        self.scale = nnx.Param(jnp.ones((num_channels,), compute.param_dtype))
-        self.bias = nnx.Param(jnp.zeros((num_channels,), compute.param_dtype))
+        self.scale = nnx.Param(np.ones((num_channels,), compute.param_dtype))
+        self.bias = nnx.Param(np.zeros((num_channels,), compute.param_dtype))
 
     def affine(self, normalized: Array) -> Array:
         return normalized * self.scale[...].astype(jnp.float32) + self.bias[...].astype(jnp.float32)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from sdjob.train_flax.models.layers import Compute, Conv, Dense, GroupNorm, LayerNorm
+from sdjob.train_flax.models.layers import Compute, Conv, Dense, GroupNorm, LayerNorm, Rngs
 
 NORM_EPSILON = 1e-6  # https://github.com/huggingface/diffusers/blob/v0.42.0/src/diffusers/models/transformers/transformer_2d.py
 FEED_FORWARD_FACTOR = 4  # hidden features of the feed-forward part for one of its input
@@ -27,7 +27,7 @@ class Attention(nnx.Module):
         context_width: int | None = None,
         bias: bool = False,
         compute: Compute,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ) -> None:
         self.compute = compute
         self.num_heads = num_heads
@@ -51,7 +51,7 @@ class Attention(nnx.Module):
 class GatedUnit(nnx.Module):
     """GEGLU (arXiv 2002.05202): one half of the projection, times gelu of the other."""
 
-    def __init__(self, width: int, hidden: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, hidden: int, *, compute: Compute, rngs: Rngs) -> None:
         self.proj = Dense(width, 2 * hidden, compute=compute, rngs=rngs)
 
     def __call__(self, tokens_BSD: Array) -> Array:
@@ -60,7 +60,7 @@ class GatedUnit(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    def __init__(self, width: int, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, *, compute: Compute, rngs: Rngs) -> None:
         hidden = FEED_FORWARD_FACTOR * width
         first = GatedUnit(width, hidden, compute=compute, rngs=rngs)
         # Numbered as in diffusers, where a dropout that is never used stands between them.
@@ -71,7 +71,7 @@ class FeedForward(nnx.Module):
 
 
 class TransformerBlock(nnx.Module):
-    def __init__(self, width: int, *, num_heads: int, text_width: int, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, *, num_heads: int, text_width: int, compute: Compute, rngs: Rngs) -> None:
         self.norm1 = LayerNorm(width, epsilon=1e-5, compute=compute)
         self.attn1 = Attention(width, num_heads=num_heads, compute=compute, rngs=rngs)
         self.norm2 = LayerNorm(width, epsilon=1e-5, compute=compute)
@@ -96,7 +96,7 @@ class Transformer(nnx.Module):
         num_groups: int,
         linear_projection: bool,
         compute: Compute,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ) -> None:
         self.compute = compute
         self.norm = GroupNorm(width, num_groups=num_groups, epsilon=NORM_EPSILON, compute=compute)
@@ -115,7 +115,7 @@ class Transformer(nnx.Module):
         return hidden_BHWC + self.proj_out(tokens_BSD.reshape(B, H, W, C))
 
 
-def _projection(width: int, *, linear: bool, compute: Compute, rngs: nnx.Rngs) -> Dense | Conv:
+def _projection(width: int, *, linear: bool, compute: Compute, rngs: Rngs) -> Dense | Conv:
     """The same function twice; only the form of its weights differs between SD 1.x and the later ones."""
     if linear:
         return Dense(width, width, compute=compute, rngs=rngs)

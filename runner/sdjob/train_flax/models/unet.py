@@ -13,7 +13,7 @@ from jax import Array
 
 from sdjob.train_flax.models.blocks import Downsample, Resnet, TimeEmbedding, Upsample, sinusoids
 from sdjob.train_flax.models.config import UNetConfig
-from sdjob.train_flax.models.layers import Compute, Conv, GroupNorm
+from sdjob.train_flax.models.layers import Compute, Conv, GroupNorm, Rngs
 from sdjob.train_flax.models.transformer import Transformer, run_block
 
 TIME_FACTOR = 4  # features of the time embedding for one of the first level
@@ -43,7 +43,7 @@ class Level:
     def width(self) -> int:
         return self.config.widths[self.number]
 
-    def resnet(self, num_inputs: int, *, compute: Compute, rngs: nnx.Rngs) -> Resnet:
+    def resnet(self, num_inputs: int, *, compute: Compute, rngs: Rngs) -> Resnet:
         return Resnet(
             num_inputs,
             self.width,
@@ -54,7 +54,7 @@ class Level:
             rngs=rngs,
         )
 
-    def transformer(self, *, compute: Compute, rngs: nnx.Rngs) -> Transformer:
+    def transformer(self, *, compute: Compute, rngs: Rngs) -> Transformer:
         return Transformer(
             self.width,
             num_blocks=self.config.depths[self.number],
@@ -70,7 +70,7 @@ class Level:
 class DownBlock(nnx.Module):
     """CrossAttnDownBlock2D, or DownBlock2D where it does not attend."""
 
-    def __init__(self, level: Level, num_inputs: int, *, attends: bool, last: bool, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, level: Level, num_inputs: int, *, attends: bool, last: bool, compute: Compute, rngs: Rngs) -> None:
         self.compute = compute
         count = level.config.layers[level.number]
         inputs = [num_inputs] + [level.width] * (count - 1)
@@ -93,7 +93,7 @@ class DownBlock(nnx.Module):
 
 
 class MidBlock(nnx.Module):
-    def __init__(self, level: Level, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, level: Level, *, compute: Compute, rngs: Rngs) -> None:
         self.compute = compute
         self.resnets = nnx.List([level.resnet(level.width, compute=compute, rngs=rngs) for _ in range(2)])
         self.attentions = nnx.List([level.transformer(compute=compute, rngs=rngs)])
@@ -107,7 +107,7 @@ class MidBlock(nnx.Module):
 class UpBlock(nnx.Module):
     """CrossAttnUpBlock2D, or UpBlock2D where it does not attend; `inputs` are the channels of its resnets, skips included."""
 
-    def __init__(self, level: Level, inputs: list[int], *, attends: bool, last: bool, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, level: Level, inputs: list[int], *, attends: bool, last: bool, compute: Compute, rngs: Rngs) -> None:
         self.compute = compute
         self.resnets = nnx.List([level.resnet(n, compute=compute, rngs=rngs) for n in inputs])
         self.attentions = nnx.List([level.transformer(compute=compute, rngs=rngs) for _ in (inputs if attends else [])])
@@ -137,7 +137,7 @@ def up_inputs(config: UNetConfig, number: int) -> list[int]:
 
 
 class UNet2DConditionModel(nnx.Module):
-    def __init__(self, config: UNetConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: UNetConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.config, self.compute = config, compute
         widths, levels = config.widths, [Level(config, number) for number in range(len(config.widths))]
         last = len(levels) - 1

@@ -12,7 +12,7 @@ from jax import Array
 
 from sdjob.train_flax.models.blocks import Downsample, Resnet, Upsample
 from sdjob.train_flax.models.config import VaeConfig
-from sdjob.train_flax.models.layers import Compute, Conv, GroupNorm
+from sdjob.train_flax.models.layers import Compute, Conv, GroupNorm, Rngs
 from sdjob.train_flax.models.transformer import Attention, run_block
 
 EPSILON = 1e-6  # of all norms: https://github.com/huggingface/diffusers/blob/v0.42.0/src/diffusers/models/autoencoders/vae.py
@@ -31,7 +31,7 @@ class Posterior:
         return self.mean_BHWC + jnp.exp(0.5 * self.log_variance_BHWC) * standard_normal_BHWC
 
 
-def vae_resnet(num_inputs: int, num_outputs: int, *, config: VaeConfig, compute: Compute, rngs: nnx.Rngs) -> Resnet:
+def vae_resnet(num_inputs: int, num_outputs: int, *, config: VaeConfig, compute: Compute, rngs: Rngs) -> Resnet:
     return Resnet(
         num_inputs, num_outputs, time_width=None, num_groups=config.num_groups, epsilon=EPSILON, compute=compute, rngs=rngs
     )
@@ -40,7 +40,7 @@ def vae_resnet(num_inputs: int, num_outputs: int, *, config: VaeConfig, compute:
 class PictureAttention(Attention):
     """Of all positions to each other, in one head."""
 
-    def __init__(self, width: int, *, config: VaeConfig, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, *, config: VaeConfig, compute: Compute, rngs: Rngs) -> None:
         super().__init__(width, num_heads=1, bias=True, compute=compute, rngs=rngs)
         self.group_norm = GroupNorm(width, num_groups=config.num_groups, epsilon=EPSILON, compute=compute)
 
@@ -50,7 +50,7 @@ class PictureAttention(Attention):
 
 
 class MidBlock(nnx.Module):
-    def __init__(self, width: int, *, config: VaeConfig, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, *, config: VaeConfig, compute: Compute, rngs: Rngs) -> None:
         self.resnets = nnx.List([vae_resnet(width, width, config=config, compute=compute, rngs=rngs) for _ in range(2)])
         attentions = [PictureAttention(width, config=config, compute=compute, rngs=rngs)] if config.mid_attention else []
         self.attentions = nnx.List(attentions)
@@ -63,9 +63,7 @@ class MidBlock(nnx.Module):
 
 
 class EncoderBlock(nnx.Module):
-    def __init__(
-        self, num_inputs: int, num_outputs: int, *, last: bool, config: VaeConfig, compute: Compute, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, *, last: bool, config: VaeConfig, compute: Compute, rngs: Rngs) -> None:
         inputs = [num_inputs] + [num_outputs] * (config.layers - 1)
         self.resnets = nnx.List([vae_resnet(n, num_outputs, config=config, compute=compute, rngs=rngs) for n in inputs])
         self.downsamplers = nnx.List([] if last else [Downsample(num_outputs, lopsided=True, compute=compute, rngs=rngs)])
@@ -77,9 +75,7 @@ class EncoderBlock(nnx.Module):
 
 
 class DecoderBlock(nnx.Module):
-    def __init__(
-        self, num_inputs: int, num_outputs: int, *, last: bool, config: VaeConfig, compute: Compute, rngs: nnx.Rngs
-    ) -> None:
+    def __init__(self, num_inputs: int, num_outputs: int, *, last: bool, config: VaeConfig, compute: Compute, rngs: Rngs) -> None:
         inputs = [num_inputs] + [num_outputs] * config.layers
         self.resnets = nnx.List([vae_resnet(n, num_outputs, config=config, compute=compute, rngs=rngs) for n in inputs])
         self.upsamplers = nnx.List([] if last else [Upsample(num_outputs, compute=compute, rngs=rngs)])
@@ -91,7 +87,7 @@ class DecoderBlock(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    def __init__(self, config: VaeConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: VaeConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.compute = compute
         widths = config.widths
         self.conv_in = Conv(config.in_channels, widths[0], compute=compute, rngs=rngs)
@@ -112,7 +108,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    def __init__(self, config: VaeConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: VaeConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.compute = compute
         widths = config.widths[::-1]
         self.conv_in = Conv(config.latent_channels, widths[0], compute=compute, rngs=rngs)
@@ -132,7 +128,7 @@ class Decoder(nnx.Module):
 
 
 class AutoencoderKL(nnx.Module):
-    def __init__(self, config: VaeConfig, *, compute: Compute, rngs: nnx.Rngs) -> None:
+    def __init__(self, config: VaeConfig, *, compute: Compute, rngs: Rngs) -> None:
         self.config, self.compute = config, compute
         channels = config.latent_channels
         self.encoder = Encoder(config, compute=compute, rngs=rngs)
