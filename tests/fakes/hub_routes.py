@@ -228,11 +228,12 @@ def paths_info(hub: "Hub", question: Question, *, repository: Repository, revisi
 def preupload(hub: "Hub", question: Question, *, repository: Repository, revision: str, path: str) -> Answer:
     writable(hub, question, repository)
     there = found(repository, revision).files
+    ignored = there[".gitignore"].data.decode().splitlines() if ".gitignore" in there else []
     answers = list[dict[str, Any]]()
     for file in json.loads(question.body)["files"]:
         lfs = is_lfs(file["path"], size_bytes=file["size"], sample=base64.b64decode(file["sample"]))
         known = there.get(file["path"])
-        answer = {"path": file["path"], "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": False}
+        answer = {"path": file["path"], "uploadMode": "lfs" if lfs else "regular", "shouldIgnore": file["path"] in ignored}
         answers.append({**answer, "oid": known.etag if known else None})
     return told({"files": answers})
 

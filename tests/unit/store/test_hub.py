@@ -17,7 +17,7 @@ from sdjob.core.log import Log, secret_values
 from sdjob.core.retry import Backoff
 from sdjob.spec.places import parse_place
 from sdjob.store.base import ObjectDeniedError, ObjectMissingError, TransientStoreError
-from sdjob.store.hub import HubStore, resolve_commit
+from sdjob.store.hub import HubStore, create_repository, resolve_commit
 from sdjob.store.hub_client import TIMEOUTS_S
 from sdjob.store.hub_errors import hub_error
 from sdjob.store.patient import PatientStore
@@ -412,6 +412,30 @@ class TestErrors:
         assert told.endswith("Keep checkpoints in a folder or a bucket, and publish here.")
 
 
+class TestWriting:
+    def test_a_repository_that_somebody_made_first_is_taken_as_it_is(self, desk):
+        place = parse_place("hf://me/raced", base=Path("/"))
+        create_repository(place, private=True)
+        create_repository(place, private=False)
+        assert desk.hub.repository("models", "me/raced").private is True
+
+    def test_what_the_repository_ignores_is_not_silently_left_out(self, desk):
+        desk.hub.new_repo("models", "me/ignoring", {".gitignore": b"w.safetensors\n"})
+        with pytest.raises(StorageError) as told:
+            store_of("hf://me/ignoring").write("w.safetensors", b"w")
+        assert str(told.value) == (
+            "hf://me/ignoring: the Hub took the commit without w.safetensors. Look into the repository's .gitignore."
+        )
+
+    def test_reads_see_what_was_written(self, desk):
+        desk.hub.new_repo("datasets", "me/own", {"a": b"1"})
+        store = store_of("hf://datasets/me/own")
+        assert [info.key for info in store.list("")] == ["a"]
+        store.write("b", b"2")
+        store.delete(["a", "none"])
+        assert {info.key: store.read(info.key) for info in store.list("")} == {"b": b"2"}
+
+
 class TestCredentials:
     def test_who_and_whence_and_never_the_token(self, desk):
         store = store_of("hf://me/x")
@@ -455,6 +479,8 @@ store = PatientStore(HubStore.of(parse_place("hf://me/quiet", base=Path("/"))), 
 store.read("unet/w.safetensors")
 store.write("big.bin", bytes(11_000_000))
 store.write("README.md", b"no front matter")
+from huggingface_hub.utils import are_progress_bars_disabled  # bars would show on a terminal alone
+assert are_progress_bars_disabled()
 """
         environment = {**os.environ, **desk.hub.environment, "HF_HOME": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
