@@ -12,12 +12,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
-    """Compares a text with a file, or writes it there where the command line asks for that."""
+    """Compares a text with a file, or writes it there where the command line asks for that; no text is no file."""
     update = request.config.getoption("--update-goldens", default=False)
 
     def check(path: Path, text: str) -> None:
-        if update:
+        if update and text:
             path.write_text(text, encoding="utf-8")
+        elif update:
+            path.unlink(missing_ok=True)
+        if not text:
+            assert not path.exists(), f"nothing was written where {path.name} has a text"
+            return
         assert path.is_file(), f"{path.name} is missing: run `make goldens` and read it"
         assert text == path.read_text(encoding="utf-8")
 

@@ -108,7 +108,8 @@ def unknown(script: Script, spelled: str) -> str:
     others = [FILES[other] for flag in FLAGS if flag.name == name for other in flag.scripts if other != script]
     if others and name not in flags_of(script):
         return f"--{name}: {FILES[script]} has no such flag ({' and '.join(others)} has)."
-    near = nearest_name(name, among=flags_of(script))
+    known = flags_of(script)
+    near = next((flag for flag in known if name.endswith(f"_{flag}")), None) or nearest_name(name, among=known)
     hint = f"; did you mean '--{near}'?" if near else "."
     return f"{shown(spelled)[1:-1]}: {FILES[script]} has no such flag{hint}"
 

@@ -17,12 +17,13 @@ COMMENT_COLUMN = 32
 WIDEST = 120
 SMALLEST_PLAIN = 1e-3  # below it and from LARGEST_PLAIN on a float is spelled with an exponent
 LARGEST_PLAIN = 1e6
+ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t"}
 PLAIN_TEXT = re.compile(r"[A-Za-z0-9_./$][A-Za-z0-9_./:@${}~+-]*")
 
 
 def job_text(settings: Sequence[Setting], *, notes: Sequence[Note], file: str) -> str:
     lines = [
-        f"# From a command line of diffusers' {file}, by `sdjob convert`: each value is the command's or the script's default.",
+        f"# From a command line of diffusers' {file}, by `sdjob convert`.",
         "# Check it with `sdjob validate FILE`, start it with `sdjob run FILE`; the same command resumes it.",
         *head_notes(notes),
         "apiVersion: sdjob/v1",
@@ -132,7 +133,17 @@ def plain_or_quoted(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    return yaml.dump(text, default_style='"', allow_unicode=True, width=math.inf).rstrip("\n")
+    return f'"{"".join(escaped(letter) for letter in text)}"'
+
+
+def escaped(letter: str) -> str:
+    """https://yaml.org/spec/1.2.2/#57-escaped-characters"""
+    if letter in ESCAPES:
+        return ESCAPES[letter]
+    if letter.isprintable():
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02X}" if code < 0x100 else f"\\u{code:04X}" if code < 0x10000 else f"\\U{code:08X}"
 
 
 def one_line(text: str) -> str:

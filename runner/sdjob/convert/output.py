@@ -43,9 +43,7 @@ def every_steps(request: Request) -> Setting:
         comment = f"every {epochs} epochs of {in_epoch} steps" if epochs != 1 else "every epoch"
         return Setting(field, epochs * in_epoch, flag, comment, always=True)
     often = "epoch" if epochs == 1 else f"{epochs} epochs"
-    steps = " x ".join([*([str(epochs)] if epochs != 1 else []), "pictures"])
-    steps += f" / {request.global_batch}" if request.global_batch != 1 else ""
-    comment = f"as often as checkpoints; the script draws every {often}: {steps} (--pictures says how many) steps"
+    comment = f"as often as checkpoints; the script draws every {often}, and --pictures N would say how many steps that is"
     return Setting(field, request.value("checkpointing_steps"), flag, comment, always=True, above=True)
 
 

@@ -64,7 +64,8 @@ def data(request: Request) -> Iterator[Answer]:
     if request.has("max_train_samples"):
         comment = "the first ones; the script shuffles before it takes so many"
         yield Setting("data.max_samples", request.value("max_train_samples"), "max_train_samples", comment)
-    yield Setting("data.resolution", request.value("resolution"), "resolution", always=True)
+    resized = "resized by Lanczos; the flax script takes bilinear" if request.script == "flax" else ""
+    yield Setting("data.resolution", request.value("resolution"), "resolution", resized, always=True)
     crop = "center" if request.value("center_crop") else "random"
     yield Setting("data.crop", crop, "center_crop", "" if crop == "center" else "without --center_crop", always=True)
     yield Setting("data.flip", request.value("random_flip"), "random_flip", always=request.value("random_flip"))

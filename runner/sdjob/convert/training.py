@@ -12,7 +12,8 @@ EMA_DECAY = 0.9999
 
 def train(request: Request) -> Iterator[Answer]:
     if request.script == "flax":
-        yield Setting("train.backend", "flax", always=True)
+        fixed = "prediction and noise come from the model's configuration; the script's are those of SD 1"
+        yield Setting("train.backend", "flax", comment=fixed, always=True)
     yield Setting("train.method", "lora" if request.script == "lora" else "full", always=True)
     yield seed(request)
     yield length(request)
