@@ -89,6 +89,6 @@ class TimeSpentError(SdjobError):
 def error_for_exit_code(exit_code: int, what: str) -> SdjobError:
     """The error that a child process meant by its exit code; an unknown code is a fault of sdjob (70)."""
     for kind in SdjobError.__subclasses__():
-        if kind.exit_code == exit_code and kind is not NoProgressError:
+        if kind.exit_code == exit_code != SdjobError.exit_code:
             return kind(what)
     return SdjobError(what)
