@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import boto3
@@ -94,6 +95,7 @@ class S3Server:
         keys = {"AWS_ACCESS_KEY_ID": self.powerless_access_key, "AWS_SECRET_ACCESS_KEY": self.powerless_secret_key}
         return {**self.environment, **keys}
 
+    @cached_property
     def client(self):
         """A client of our own, for what the store under test must not do itself."""
         session = boto3.Session(self.access_key, self.secret_key, region_name="us-east-1")
@@ -101,7 +103,7 @@ class S3Server:
 
     def new_bucket(self) -> str:
         name = f"bucket-{secrets.token_hex(6)}"
-        self.client().create_bucket(Bucket=name)
+        self.client.create_bucket(Bucket=name)
         return name
 
     def kill(self) -> None:

@@ -40,6 +40,9 @@ with warnings.catch_warnings():  # grpc may be here for another package's sake; 
 from sdjob.store.gcs_errors import gcs_errors, of_status, told_by
 
 EMULATOR = "STORAGE_EMULATOR_HOST"
+# Else the SDK asks for the bucket's metadata in a thread of its own, for traces that nobody collects; it is refused, again and
+# again, to an identity for objects alone.
+NO_METADATA_FOR_TRACES = "DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA"
 SCOPE = "https://www.googleapis.com/auth/devstorage.full_control"  # https://cloud.google.com/storage/docs/oauth-scopes
 # https://cloud.google.com/storage/docs/resumable-uploads: at least 8 MiB, a multiple of 256 KiB
 PART_BYTES = 8 * 1024 * 1024
@@ -47,7 +50,8 @@ PIECE_BYTES = 4 * 1024 * 1024
 PAGE_KEYS = 1000
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 30.0  # without a single byte
-UPLOAD_PATIENCE_S = 60.0  # for one chunk of an upload session; who waits longer is PatientStore
+AT_ONCE_BYTES = 8 * 1024 * 1024  # up to here the SDK sends a file in one request, without a session
+PART_PATIENCE_S = 60.0  # for one part of an upload session; who waits longer is PatientStore
 CONNECTIONS = 64
 
 
@@ -99,17 +103,18 @@ class GcsStore:
             self._put(key, data)
 
     def write_file(self, key: str, path: Path) -> None:
-        """A large file goes in one upload session, which goes on where a chunk failed; one that never ends is never an object."""
+        """A large file goes in one upload session, which goes on where a part failed; one that never ends is never an object."""
         with scratch_errors(path), self._writing(key), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
             crc32c = _crc32c_of_file(path)
             blob = self._blob(key)
             blob.upload_from_file(
                 file,
-                size=os.fstat(file.fileno()).st_size,
+                size=size,
                 checksum="crc32c",
                 crc32c_checksum_value=crc32c,
                 timeout=self._timeout,
-                retry=DEFAULT_RETRY.with_timeout(UPLOAD_PATIENCE_S),
+                retry=DEFAULT_RETRY.with_timeout(PART_PATIENCE_S) if size > AT_ONCE_BYTES else None,
             )
             self._refuse_other(blob, crc32c, key=key)
 
@@ -168,7 +173,7 @@ class GcsStore:
         neither its size nor its checksum would fit (https://cloud.google.com/storage/docs/transcoding)."""
         connection = self._connection()
         return connection.downloads.get(
-            f"{connection.client.api_endpoint}/download/storage/v1/b/{self._name}/o/{quote(name, safe='')}",
+            f"{connection.client.api_endpoint}/download/storage/v1/b/{quote(self._name)}/o/{quote(name, safe='')}",
             params={"alt": "media"} | ({"ifGenerationMatch": version} if version else {}),
             headers={"Accept-Encoding": "gzip", **headers},
             timeout=self._timeout,
@@ -224,7 +229,8 @@ class GcsStore:
             return
         with gcs_errors(self.uri):
             try:
-                list(self._connection().client.list_blobs(self._name, max_results=1, timeout=self._timeout, retry=None))
+                one = self._connection().client.list_blobs(self._name, page_size=1, timeout=self._timeout, retry=None)
+                next(one.pages, None)
             except NotFound as error:
                 raise NO_BUCKET.error(where=self.uri) from error
             except Forbidden:
@@ -248,6 +254,7 @@ class GcsStore:
 
 
 def _connect() -> _Connection:
+    os.environ.setdefault(NO_METADATA_FOR_TRACES, "true")
     if os.environ.get(EMULATOR):
         credentials, project = AnonymousCredentials(), None
     else:

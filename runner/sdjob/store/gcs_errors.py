@@ -69,6 +69,8 @@ def gcs_errors(where: str) -> Generator[None, None, None]:
         raise of_call(error, where=where) from error
     except (auth.GoogleAuthError, DataCorruption, RetryError, requests.exceptions.RequestException, HTTPError) as error:
         raise next(sentence for kind, sentence in SDK_ERRORS if isinstance(error, kind)).error(where=where) from error
+    except ValueError as error:  # the SDK's for a name that can be no bucket's
+        raise UsageError(f"the client for GCS does not take this: {error}", where=where) from error
 
 
 def of_call(error: Any, *, where: str) -> SdjobError:
