@@ -23,6 +23,7 @@ from sdjob.core.retry import Backoff, with_retries
 from sdjob.spec.places import Place
 from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
 from sdjob.store.open import open_store
+from sdjob.store.transfer import download_tree
 
 Choose = Callable[[Sequence[str]], Sequence[str]]
 WAIT_S = 0.5  # between looks at another process's lock: a stop request must be heard
@@ -107,8 +108,6 @@ def _download(store: ObjectStore, chosen: Sequence[ObjectInfo], *, into: Path, h
 
     def on_progress(done: int, of: int) -> None:
         here.log.progress(f"fetching from {store.uri}: {done / 2**20:.0f} of {of / 2**20:.0f} MiB")
-
-    from sdjob.store.transfer import download_tree  # noqa: PLC0415
 
     try:
         got = download_tree(store, infos=chosen, into=aside, check_stop=here.check_stop, on_progress=on_progress)
