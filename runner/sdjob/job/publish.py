@@ -27,6 +27,7 @@ from sdjob.job.card import CARD_MARK, CARD_NAME
 from sdjob.job.record import RECORD_NAME, Publication, PublishedFile, Record, read_record, record_bytes
 from sdjob.store.base import ObjectStore, OneCommit, TransientStoreError
 from sdjob.store.patient import PatientStore
+from sdjob.store.transfer import upload_tree
 
 Action = Literal["published", "completed", "skipped", "updated", "replaced"]
 
@@ -113,16 +114,22 @@ def publish(
 
 
 def publish_as_files(store: ObjectStore, *, parcel: Parcel) -> PublishOutcome:
-    """The record last: where it stands, everything that it names stands too."""
+    """Several files at a time, the record last: where it stands, everything that it names stands too."""
     patient = PatientStore(store, backoff=parcel.backoff)
     target = look_at(patient)
     action = decide(target, parcel=parcel, uri=store.uri)
     if action == "skipped":
         return PublishOutcome(store.uri, action)
     stale = stale_files(target, names=frozenset(parcel.files))
-    for name in parcel.files:
-        about_to_send([name], parcel=parcel, uri=store.uri)
-        patient.write_file(name, parcel.folder / name)
+    upload_tree(
+        store,
+        files={name: parcel.folder / name for name in parcel.files},
+        check_stop=parcel.check_stop,
+        on_progress=lambda done, of: parcel.log.progress(
+            f"publishing to {store.uri}: {done / 2**20:.0f} of {of / 2**20:.0f} MiB"
+        ),
+        backoff=parcel.backoff,
+    )
     if stale:
         patient.delete(stale)
     patient.write(RECORD_NAME, parcel.record)

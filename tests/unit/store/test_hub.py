@@ -1,5 +1,6 @@
 """The Hub as a store, by the real client against the double: reads, what is verified, where tokens go."""
 
+import hashlib
 import io
 import logging
 import os
@@ -21,6 +22,7 @@ from sdjob.store.hub import HubStore, create_repository, resolve_commit
 from sdjob.store.hub_client import TIMEOUTS_S
 from sdjob.store.hub_errors import hub_error
 from sdjob.store.patient import PatientStore
+from sdjob.store.transfer import download_tree
 
 WEIGHTS = bytes(range(256)) * 12_000  # 3 MB: several chunks
 FILES = {
@@ -117,6 +119,18 @@ class TestReading:
             thread.join()
         assert wrong == []
         assert len(desk.hub.sent("/revision/")) == 1
+
+    def test_a_tree_arrives_though_the_hub_fails_in_between(self, desk, tmp_path):
+        desk.hub.new_repo("models", "a/tree", FILES)
+        store = store_of("hf://a/tree")
+        desk.hub.fail("GET", "/resolve/", status=503, times=2, skip=1)
+        desk.hub.fail("GET", "^/lfs/", kind="cut")
+        infos = list(store.list(""))
+        got = download_tree(
+            store, infos=infos, into=tmp_path, check_stop=lambda: None, backoff=Backoff(base_s=0.0, clock=FakeClock())
+        )
+        assert {key: (tmp_path / key).read_bytes() for key in got} == FILES
+        assert got["unet/w.safetensors"].sha256 == hashlib.sha256(WEIGHTS).hexdigest()
 
     def test_a_name_that_is_no_key_is_told(self, desk):
         desk.hub.new_repo("models", "a/odd", {"a\\..\\b": b"1"})
@@ -475,6 +489,7 @@ from sdjob.core.retry import Backoff
 from sdjob.spec.places import parse_place
 from sdjob.store.hub import HubStore
 from sdjob.store.patient import PatientStore
+from sdjob.store.transfer import download_tree
 store = PatientStore(HubStore.of(parse_place("hf://me/quiet", base=Path("/"))), backoff=Backoff(base_s=0))
 store.read("unet/w.safetensors")
 store.write("big.bin", bytes(11_000_000))
