@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from sdjob.convert.conversion import Circumstances, Converted
 
 DESCRIPTION = """\
-A command line of diffusers' train_text_to_image.py, train_text_to_image_lora.py or train_text_to_image_flax.py becomes an equal
-job file on stdout. What has no equal is a comment in it and a line on stderr. Nothing is executed and nothing is asked of the
-network.
+A command line of diffusers' train_text_to_image.py, train_text_to_image_lora.py or
+train_text_to_image_flax.py becomes an equal job file on stdout. What has no equal is a
+comment in it and a line on stderr. Nothing is executed, and nothing is asked of the network.
 
   sdjob convert -- accelerate launch train_text_to_image_lora.py --rank 8 ... > job.yaml
-  sdjob convert < train.sh > job.yaml        a whole script, with the `export` lines that its variables need
-  sdjob convert 'accelerate launch ...'      the same, as one quoted argument
+  sdjob convert < train.sh > job.yaml      a whole script, with the `export` lines it needs
+  sdjob convert 'accelerate launch ...'    the same, as one quoted argument
+
+Variables have the value that the script gives them, else the environment's. A name such as
+owner/name is looked for on the Hub, unless a folder of that name is here.
 """
 
 

@@ -225,7 +225,7 @@ OUTPUT = (
         "text",
         FULL,
         default="text2image-fine-tune",
-        because="trackers know the run by the job's name",
+        because="set WANDB_PROJECT in the environment; TensorBoard has no projects",
     ),
 )
 FLAGS: tuple[Flag, ...] = (*MODEL, *DATA, *TRAINING, *OPTIMIZER, *VALIDATION, *OUTPUT)

@@ -100,10 +100,12 @@ class Request:
 
     @property
     def steps_per_epoch(self) -> int | None:
-        """As the scripts count them: torch's keep an epoch's short batches, flax's drops them."""
+        """As the scripts count them: torch's keep an epoch's short batches, flax's drops them.
+
+        torch's round up three times, over batches, processes and accumulation, which is rounding up once.
+        """
         if self.num_pictures is None or self.global_batch < 1:
             return None
         if self.script == "flax":
             return self.num_pictures // self.global_batch
-        batches = math.ceil(self.num_pictures / self.value("train_batch_size"))
-        return math.ceil(math.ceil(batches / self.devices) / self.accumulation)
+        return math.ceil(self.num_pictures / self.global_batch)

@@ -140,7 +140,7 @@ def test_all_problems_are_told_at_once():
 
 def test_a_secret_is_refused_and_not_repeated():
     with pytest.raises(UsageError) as caught:
-        ours(["--output_dir", "hf_abcdefghijklmno"], script="lora")
+        ours(["--output_dir", "hf_abcdefghijklmno", "hf_abcdefghijklmno", "--rank", "hf_abcdefghijklmno"], script="lora")
     assert "--output_dir: this looks like a Hub token" in str(caught.value)
     assert "hf_abc" not in str(caught.value)
 

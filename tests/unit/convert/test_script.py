@@ -41,6 +41,7 @@ def words_of_bash(text: str, *, folder: Path) -> list[list[str]]:
         "A=1\nshow $A ${A} ${A}b x$A",
         "export A=1 B='2 3'\nshow $A \"$B\" $B",
         'A=$SPACED; show $A "$A" pre$A-post',
+        "A=' x  y '; show pre$A-post $A$A a$A",
         'show $EMPTY "$EMPTY" a$EMPTY end',
         "show ${NOT:-else} ${EMPTY:-else} ${HOME:-else}",
         "show a \\\n  b \\\n\tc",
