@@ -150,7 +150,7 @@ class TestDistantPlaces:
         """The first attempt's commit is the run's, on every machine."""
         bucket.put("pictures", folder=workshop.pictures)
         job = distant_job(tmp_path / "job", bucket=bucket, train__steps=4)
-        first = on_hub.commits("models", MODEL)[0].id
+        first = on_hub.commits("models", MODEL)[0].oid
         killed_at("commit", job, machine=1, step=SAVE_EVERY)
         repository = on_hub.repository("models", MODEL)
         repository.commit({"unet/diffusion_pytorch_model.safetensors": b"another model"}, title="retrained")

@@ -3,11 +3,12 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from sdjob import __version__
 from sdjob.core.log import Log
-from sdjob.core.retry import Backoff
+from sdjob.core.retry import Backoff, with_retries
 from sdjob.data.index import Index
 from sdjob.job.card import CARD_NAME, CardFacts, SamplePicture, model_card
 from sdjob.job.licence import base_licence
@@ -17,7 +18,7 @@ from sdjob.job.resume import Facts
 from sdjob.job.weights import build_published
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import parse_place
-from sdjob.store.base import ObjectInfo, ObjectStore
+from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
 from sdjob.store.open import open_store
 from sdjob.store.patient import PatientStore
 
@@ -41,7 +42,15 @@ def publish_places(job: JobSpec) -> list[str]:
 def check_publish_access(job: JobSpec) -> None:
     """Before a day of training: DeniedError (77) or UnavailableError (69) where a place could not be written to after it."""
     for target in job.publish:
-        PatientStore(open_store(parse_place(target.to, base=Path.cwd())), backoff=Backoff()).credentials()
+        place = parse_place(target.to, base=Path.cwd())
+        store = PatientStore(open_store(place), backoff=Backoff())
+        if place.scheme == "hf":
+            from sdjob.store.hub_rights import writing_rights  # noqa: PLC0415  the Hub's client is slow to import
+
+            asked = partial(writing_rights, place, private=target.private)
+            with_retries(asked, transient=(TransientStoreError,), backoff=Backoff())
+        else:
+            store.credentials()
 
 
 def build_folder(result: Result, *, job: JobSpec, model: Path, index: Index, store: ObjectStore, out: Path) -> None:
