@@ -1,6 +1,7 @@
 """What the comparisons of the flax models with torch's share: layouts, compilation, distances."""
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ from numpy.typing import NDArray
 from fakes.tiny_models import write_tiny_model
 from fakes.tiny_sdxl import write_tiny_sdxl
 
+# Compiling takes far longer here than running: LLVM without its optimizations halves it. Read when jax starts its backend.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 jax.config.update("jax_platforms", "cpu")
-
-# Compiling takes far longer here than running: LLVM without its optimizations halves it.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def write_family(folder: Path, family: str) -> Path:
@@ -24,10 +24,6 @@ def write_family(folder: Path, family: str) -> Path:
     else:
         write_tiny_model(folder / family, family=family)
     return folder / family
-
-
-def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
-    return jax.jit(function, compiler_options=QUICK)
 
 
 def channels_last(images_BCHW: torch.Tensor) -> NDArray[Any]:

@@ -10,7 +10,7 @@ import torch
 from diffusers import UNet2DConditionModel as TorchUNet
 from flax import nnx
 
-from fakes.flax_parity import assert_gradients_agree, channels_first, channels_last, distance, quick_jit, write_family
+from fakes.flax_parity import assert_gradients_agree, channels_first, channels_last, distance, write_family
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.tensor_file import read_tensors, write_tensors
 from sdjob.spec.train import LoraSpec
@@ -77,7 +77,7 @@ def test_prediction_and_gradients(models):
         predicted = nnx.merge(graph, adapters, frozen)(channels_last(noisy), np.array([5, 800]), text.numpy())
         return jnp.square(predicted).mean(), predicted
 
-    gradients, own = quick_jit(jax.grad(loss, has_aux=True))(adapters, frozen)
+    gradients, own = jax.jit(jax.grad(loss, has_aux=True))(adapters, frozen)
     assert distance(channels_first(own), predicted) <= 1e-4
     flat = nnx.to_flat_state(gradients)
     named = {f"unet.{names.torch_name(path)}": names.to_torch(path, np.asarray(v.get_value())) for path, v in flat}

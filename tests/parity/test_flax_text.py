@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from flax import nnx
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-from fakes.flax_parity import distance, quick_jit, write_family
+from fakes.flax_parity import distance, write_family
 from sdjob.train_flax.models.clip_text import end_positions
 from sdjob.train_flax.models.folder import read_text_encoder, read_text_encoder_with_projection
 from sdjob.train_flax.models.layers import Compute
@@ -36,7 +37,7 @@ def caption_ids(*, num_ids, end):
 
 def states_of(reader, folder, ids, **compute):
     graph, params = nnx.split(reader(folder, compute=Compute(**compute)))
-    return quick_jit(lambda params, ids: nnx.merge(graph, params)(ids))(params, ids.numpy())
+    return jax.jit(lambda params, ids: nnx.merge(graph, params)(ids))(params, ids.numpy())
 
 
 @pytest.mark.parametrize(

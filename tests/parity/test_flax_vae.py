@@ -1,5 +1,6 @@
 """The flax VAE against diffusers' own, in float32."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL as TorchVae
 from flax import nnx
 
-from fakes.flax_parity import channels_first, channels_last, distance, quick_jit, write_family
+from fakes.flax_parity import channels_first, channels_last, distance, write_family
 from sdjob.train_flax.models.folder import read_vae
 from sdjob.train_flax.models.layers import Compute
 
@@ -26,7 +27,7 @@ def pixels_BCHW():
 @pytest.fixture(scope="module")
 def posterior(folder, pixels_BCHW):
     graph, params = nnx.split(read_vae(folder))
-    return quick_jit(lambda params, pixels: nnx.merge(graph, params).encode(pixels))(params, channels_last(pixels_BCHW))
+    return jax.jit(lambda params, pixels: nnx.merge(graph, params).encode(pixels))(params, channels_last(pixels_BCHW))
 
 
 @torch.no_grad()
@@ -68,13 +69,13 @@ def test_decode(folder):
     latents = torch.randn(2, 4, 5, 7, generator=torch.Generator().manual_seed(8))
     theirs = TorchVae.from_pretrained(folder).decode(latents).sample
     graph, params = nnx.split(read_vae(folder, compute=Compute(remat=True)))
-    ours = quick_jit(lambda params, latents: nnx.merge(graph, params).decode(latents))(params, channels_last(latents))
+    ours = jax.jit(lambda params, latents: nnx.merge(graph, params).decode(latents))(params, channels_last(latents))
     assert distance(channels_first(ours), theirs) <= 1e-4
 
 
 def test_bf16_runs(folder, pixels_BCHW, posterior):
     graph, params = nnx.split(read_vae(folder, compute=Compute(dtype=jnp.bfloat16, param_dtype=jnp.bfloat16)))
-    rounded = quick_jit(lambda params, pixels: nnx.merge(graph, params).encode(pixels))(params, channels_last(pixels_BCHW))
+    rounded = jax.jit(lambda params, pixels: nnx.merge(graph, params).encode(pixels))(params, channels_last(pixels_BCHW))
     assert rounded.mean_BHWC.dtype == jnp.float32
     off = np.abs(rounded.mean_BHWC - posterior.mean_BHWC).max()
     assert 0 < off <= 0.1 * np.abs(posterior.mean_BHWC).max()

@@ -3,9 +3,12 @@
 Axes: B pictures, I inputs, O outputs, H x W of a convolution's kernel, R rank.
 """
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +19,12 @@ from numpy.typing import NDArray
 
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.draws import initial_lora_A
-from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET
+from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET, kohya_module
+from sdjob.diffusion.tensor_file import StoredTensor, read_header, read_tensors
+from sdjob.spec.train import LoraSpec
 from sdjob.train_flax.models import names
-from sdjob.train_flax.models.folder import Put, device_tensors, put_on_default
+from sdjob.train_flax.models.folder import Put, device_tensors, from_file, put_on_default
 from sdjob.train_flax.models.layers import Adaptable, DropoutKey, LoraParam
-
-if TYPE_CHECKING:
-    from sdjob.diffusion.tensor_file import StoredTensor
-    from sdjob.spec.train import LoraSpec
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class LoraShapes:
     B: tuple[int, ...]
 
 
-def add_lora(unet: nnx.Module, *, spec: "LoraSpec", seed: int, put: Put = put_on_default) -> None:
+def add_lora(unet: nnx.Module, *, spec: LoraSpec, seed: int, put: Put = put_on_default) -> None:
     """Attaches float32 adapters, A drawn by name and B zero: the first step changes nothing.
 
     The adapters are `LoraParam`, all else is `nnx.Param`: who differentiates takes the former.
@@ -74,22 +75,85 @@ def lora_shapes(layer: Adaptable, *, rank: int) -> LoraShapes:
     return LoraShapes(A=(rank, num_inputs, *size), B=(num_outputs, rank, *(1 for _ in size)))
 
 
-def lora_tensors(unet: nnx.Module) -> "dict[str, StoredTensor]":
+def lora_tensors(unet: nnx.Module) -> dict[str, StoredTensor]:
     """The adapters by their names in a checkpoint: `unet.`, the module, `.lora_A.weight` or `.lora_B.weight`."""
     return {f"{UNET}{name}": tensor for name, tensor in device_tensors(unet, LoraParam).items()}
 
 
-def load_lora(unet: nnx.Module, tensors: dict[str, NDArray[Any]], *, put: Put = put_on_default) -> None:
+def load_lora(unet: nnx.Module, tensors: Mapping[str, NDArray[Any]], *, put: Put = put_on_default) -> None:
     """Sets every adapter from float32 tensors under a checkpoint's names, in torch's layout."""
     own = {f"{UNET}{name}": found for name, found in names.parameters_of(unet, LoraParam).items()}
-    odd = sorted(own.keys() ^ tensors.keys())
-    if odd:
-        raise UsageError(f"the LoRA's layers are not those of train.lora.targets: {len(odd)} differ (such as {odd[0]})")
+    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or extra:
+        raise UsageError(
+            f"the given LoRA and the job's train.lora.targets name different layers: {len(missing)} missing, {len(extra)} too "
+            f"many (such as {(missing or extra)[0]})",
+            where="train.init_from",
+        )
     for name, (path, variable) in own.items():
-        values = names.from_torch(path, tensors[name])
-        if values.shape != variable.get_value().shape:
-            raise UsageError(f"{name} has another shape than train.lora.rank asks for: {tensors[name].shape}")
-        variable.set_value(put(name, values))
+        expected = names.torch_shape(path, variable.get_value().shape)
+        if tensors[name].shape != expected:
+            raise UsageError(
+                f"{name} has shape {tensors[name].shape} in the given LoRA, but train.lora.rank asks for {expected}",
+                where="train.init_from",
+            )
+        variable.set_value(put(name, names.from_torch(path, tensors[name])))
+
+
+# ---- files of LoRA weights -------------------------------------------------------------------------------------------------
+
+KOHYA = {LORA_DOWN: ".lora_down.weight", LORA_UP: ".lora_up.weight"}
+
+
+def read_lora(path: Path, *, own: nnx.Module, spec: LoraSpec) -> dict[str, NDArray[Any]]:
+    """A file of LoRA weights in diffusers' or kohya's form, under a checkpoint's names; `own` has the job's adapters.
+
+    The same matrices under another scale would be another function than the one that was trained, so that is refused.
+    """
+    header, _ = read_header(path)
+    stored = read_tensors(path)
+    if any(name.startswith("lora_unet_") for name in stored):
+        given, scales = _of_kohya(stored, own=own)
+    else:
+        given = {name: tensor for name, tensor in stored.items() if name.startswith(UNET)}
+        scales = {_diffusers_scale(header.get("__metadata__", {}))}
+    if any(not math.isclose(scale, spec.alpha / spec.rank, rel_tol=1e-6) for scale in scales):
+        alphas = ", ".join(f"{scale * spec.rank:g}" for scale in sorted(scales))
+        raise UsageError(
+            f"{path.name} was trained with alpha {alphas} at rank {spec.rank}, and the job's train.lora.alpha is {spec.alpha:g}.",
+            where="train.init_from",
+            next_step="Set train.lora.alpha to the file's own." if len(scales) == 1 else None,
+        )
+    return {name: from_file(tensor, dtype=np.float32) for name, tensor in given.items()}
+
+
+def _of_kohya(stored: Mapping[str, StoredTensor], *, own: nnx.Module) -> tuple[dict[str, StoredTensor], set[float]]:
+    """kohya writes underscores for dots, which cannot be undone: the model's own names are spelled its way instead."""
+    modules = {kohya_module(name): name for name in adaptable_layers(own)}
+    given: dict[str, StoredTensor] = {}
+    scales: set[float] = set()
+    for name, tensor in stored.items():
+        module, _, end = name.partition(".")
+        if not module.startswith("lora_unet_"):
+            continue  # of a text encoder
+        if module not in modules:
+            raise UsageError(f"the model's UNet has no layer for {name}", where="train.init_from")
+        if end == "alpha":
+            rank = stored[module + KOHYA[LORA_DOWN]].shape[0]
+            scales.add(float(from_file(tensor, dtype=np.float32)) / rank)
+        else:
+            present = next((present for present, kohyas in KOHYA.items() if kohyas == f".{end}"), f".{end}")
+            given[f"{UNET}{modules[module]}{present}"] = tensor
+    return given, scales
+
+
+def _diffusers_scale(metadata: Mapping[str, str]) -> float:
+    """Of a file that says nothing diffusers makes alpha = rank."""
+    adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    return adapter[f"{UNET}lora_alpha"] / adapter[f"{UNET}r"] if f"{UNET}lora_alpha" in adapter else 1.0
+
+
+# ---- dropout ---------------------------------------------------------------------------------------------------------------
 
 
 def set_dropout_keys(unet: nnx.Module, key: Array) -> None:

@@ -1,0 +1,179 @@
+"""Builds what the flax loop needs: models, state, the trainer that the loop drives."""
+
+import os
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from sdjob.core.errors import UsageError
+from sdjob.diffusion.learning_rate import LearningRate
+from sdjob.diffusion.names import UNET
+from sdjob.diffusion.schedule import read_schedule
+from sdjob.loop import LoopPlan, StepMetrics
+from sdjob.spec.task import TrainTask
+from sdjob.spec.train import TrainSpec
+from sdjob.train_flax import state as states
+from sdjob.train_flax.lora import add_lora, load_lora, read_lora
+from sdjob.train_flax.models import names
+from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae
+from sdjob.train_flax.models.layers import Compute, LoraParam
+from sdjob.train_flax.step import Models, PendingMetrics, StepBatch, StepRunner, make_plan
+
+COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
+
+
+def fingerprint() -> dict[str, Any]:
+    """What arithmetic depends on beside the job; two attempts that differ here agree to rounding only."""
+    device = jax.devices()[0]
+    return {
+        "backend": "flax",
+        "device": platform.machine() if device.platform == "cpu" else device.device_kind,
+        "devices": jax.device_count(),
+        # XLA divides its work on a CPU by the cores that the process may use.
+        "threads": len(os.sched_getaffinity(0)) if device.platform == "cpu" else None,
+        "isa": None,
+        "versions": {"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__},
+    }
+
+
+# ---- models --------------------------------------------------------------------------------------------------------------
+
+
+def build_models(task: TrainTask) -> Models:
+    """Frozen parts in the compute precision, trainable ones as float32 masters."""
+    train, variant = task.job.train, task.job.model.variant
+    dtype = compute_dtype(train)
+    frozen = Compute(dtype=dtype, param_dtype=dtype)
+    lora = train.method == "lora"
+    trained = replace(frozen, param_dtype=dtype if lora else jnp.float32, remat=bool(train.gradient_checkpointing))
+    unet = read_unet(task.model / "unet", variant=variant, compute=trained)
+    if lora:
+        add_lora(unet, spec=train.lora, seed=train.seed)
+    return Models(
+        unet=unet,
+        vae=read_vae(task.model / "vae", variant=variant, compute=frozen),
+        text_encoder=read_text_encoder(task.model / "text_encoder", variant=variant, compute=frozen),
+        predicts_velocity=read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction",
+    )
+
+
+def compute_dtype(train: TrainSpec) -> Any:
+    if train.precision not in COMPUTE_DTYPES:
+        raise UsageError("the flax backend computes in bf16 or fp32.", where="train.precision", next_step="Set bf16.")
+    return COMPUTE_DTYPES[train.precision]
+
+
+def build_runner(task: TrainTask, *, models: Models) -> StepRunner:
+    train = task.job.train
+    kind: Any = LoraParam if train.method == "lora" else nnx.Param
+    own = {f"{UNET}{name}": found for name, found in names.parameters_of(models.unet, kind).items()}
+    dropout = train.method == "lora" and train.lora.dropout > 0
+    plan, frozen = make_plan(
+        models,
+        kind=kind,
+        paths={name: path for name, (path, _) in own.items()},
+        betas=train.optimizer.betas,
+        epsilon=train.optimizer.epsilon,
+        weight_decay=train.optimizer.weight_decay,
+        max_grad_norm=train.optimizer.max_grad_norm,
+        dropout=dropout,
+    )
+    parameters = {name: variable.get_value() for name, (_, variable) in own.items()}
+    return StepRunner(
+        plan=plan,
+        frozen=frozen,
+        state=states.start_state(parameters, ema=train.ema is not None),
+        learning_rate=learning_rate(task),
+        ema_decay=train.ema.decay if train.ema else None,
+        dropout_seed=train.seed if dropout else None,
+    )
+
+
+def learning_rate(task: TrainTask) -> LearningRate:
+    train, schedule = task.job.train, task.job.train.schedule
+    return LearningRate(
+        base=train.optimizer.learning_rate,
+        schedule=schedule.name,
+        total_steps=task.total_steps,
+        warmup_steps=schedule.warmup_steps,
+        num_cycles=schedule.num_cycles,
+        power=schedule.power,
+        step_rules=schedule.step_rules,
+    )
+
+
+def load_start(models: Models, path: Path, *, train: TrainSpec) -> Models:
+    """`train.init_from`: a file of LoRA weights, or a UNet's folder."""
+    if train.method == "lora":
+        load_lora(models.unet, read_lora(path, own=models.unet, spec=train.lora))
+        return models
+    given = read_unet(path, compute=models.unet.compute)
+    if given.config != models.unet.config:
+        raise UsageError(f"{path} holds a UNet of another architecture than the model's", where="train.init_from")
+    return replace(models, unet=given)
+
+
+# ---- the trainer that the loop drives --------------------------------------------------------------------------------------
+
+
+@dataclass
+class FlaxTrainer:
+    task: TrainTask
+    runner: StepRunner
+    latent_shape: tuple[int, int, int]
+    """(C, H, W) of one picture's latents."""
+
+    def load(self, checkpoint: Path) -> None:
+        restored = states.restore(self.runner.state, checkpoint, paths=dict(self.runner.plan.paths))
+        self.runner.state, self.runner.count = restored.state, restored.count
+
+    def step(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
+        return self.runner.run(batch, step=step, stop_wanted=stop_wanted)
+
+    def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
+        scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
+        return states.snapshot(self.runner.state, paths=dict(self.runner.plan.paths), count=self.runner.count, scalars=scalars)
+
+
+def build_trainer(task: TrainTask) -> FlaxTrainer:
+    """What the weights start from, in order of precedence:
+
+    1. a checkpoint of this run (weights, moments, EMA);
+    2. train.init_from (weights alone);
+    3. the base model; LoRA adapters as drawn from the seed.
+    """
+    models = build_models(task)
+    if task.init_from is not None and task.restore_from is None:
+        models = load_start(models, task.init_from, train=task.job.train)
+    trainer = FlaxTrainer(task, build_runner(task, models=models), latent_shape=latent_shape(task, models))
+    if task.restore_from is not None:
+        trainer.load(task.restore_from)
+    return trainer
+
+
+def latent_shape(task: TrainTask, models: Models) -> tuple[int, int, int]:
+    config, resolution = models.vae.config, task.job.data.resolution
+    factor = 2 ** (len(config.widths) - 1)
+    return config.latent_channels, resolution.height // factor, resolution.width // factor
+
+
+def loop_plan(task: TrainTask) -> LoopPlan:
+    job = task.job
+    return LoopPlan(
+        start_step=task.start_step,
+        total_steps=task.total_steps,
+        global_batch=job.train.global_batch,
+        save_every_steps=job.checkpoint.every_steps,
+        save_every_seconds=job.checkpoint.every_seconds,
+        validate_every_steps=job.validation.every_steps if job.validation else None,
+        scratch=task.scratch,
+        num_ranks=jax.process_count(),
+        is_main=jax.process_index() == 0,
+    )

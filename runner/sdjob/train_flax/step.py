@@ -1,0 +1,261 @@
+"""One optimizer step on flax, compiled whole: micro-batches, clipping, AdamW, EMA.
+
+The formulas are those of the torch trainer: torch.optim.AdamW, torch.nn.utils.clip_grad_norm_, diffusers' EMAModel.
+Axes: M micro-steps, B pictures of one, H x W positions, C channels, T tokens.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import Array, lax
+
+from sdjob.core.errors import UnsoundError
+from sdjob.core.streams import stream
+from sdjob.diffusion.learning_rate import LearningRate
+from sdjob.loop import StepMetrics
+from sdjob.train_flax.encode import encode_captions, encode_pictures
+from sdjob.train_flax.lora import set_dropout_keys
+from sdjob.train_flax.models.clip_text import CLIPTextModel
+from sdjob.train_flax.models.names import Path
+from sdjob.train_flax.models.unet import UNet2DConditionModel
+from sdjob.train_flax.models.vae import AutoencoderKL
+from sdjob.train_flax.state import Tensors, TrainState
+
+NORM_EPSILON = 1e-6  # clip_grad_norm_ adds it to the norm that it divides by
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class StepBatch:
+    """All micro-batches of a step."""
+
+    pixels_MBHWC: Any
+    ids_MBT: Any
+    timesteps_MB: Any
+    signal_MB: Any
+    sigma_MB: Any
+    loss_weight_MB: Any
+    noise_MBHWC: Any
+    input_noise_MBHWC: Any
+    posterior_MBHWC: Any
+
+
+@dataclass(frozen=True)
+class Models:
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoder: CLIPTextModel
+    predicts_velocity: bool
+
+
+class Frozen(NamedTuple):
+    """What the models hold beside the trained parameters: an argument of the program and no constant in it."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the compiled program depends on; equal plans share one compilation."""
+
+    unet: Any
+    vae: Any
+    text_encoder: Any
+    """The models' graphs, without arrays."""
+
+    paths: tuple[tuple[str, Path], ...]
+    """The trained parameters: (name in a checkpoint, path in the UNet)."""
+
+    kind: type[nnx.Variable[Any]]
+    predicts_velocity: bool
+    betas: tuple[float, float]
+    epsilon: float
+    weight_decay: float
+    max_grad_norm: float | None
+    dropout: bool
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Knobs:
+    """The numbers that change from step to step, computed on the host in float64."""
+
+    learning_rate: Any
+    first_correction: Any
+    """1 - beta1 ** count"""
+
+    second_correction: Any
+    """sqrt(1 - beta2 ** count)"""
+
+    ema_share: Any
+    """Of the new weights in the average."""
+
+    dropout_seeds_M: Any
+
+
+def make_plan(models: Models, *, kind: type[nnx.Variable[Any]], paths: dict[str, Path], **options: Any) -> tuple[Plan, Frozen]:
+    unet, _, rest = nnx.split(models.unet, kind, ...)
+    vae, vae_arrays = nnx.split(models.vae)
+    text, text_arrays = nnx.split(models.text_encoder)
+    plan = Plan(
+        unet=unet,
+        vae=vae,
+        text_encoder=text,
+        paths=tuple(sorted(paths.items())),
+        kind=kind,
+        predicts_velocity=models.predicts_velocity,
+        **options,
+    )
+    return plan, Frozen(rest, vae_arrays, text_arrays)
+
+
+# ---- the program ---------------------------------------------------------------------------------------------------------
+
+
+def loss_of(parameters: Tensors, frozen: Frozen, micro: StepBatch, seed: Array, *, plan: Plan) -> Array:
+    """Weighted mean squared error of a micro-batch, whose fields have lost their M; a float32 scalar."""
+    latents = encode_pictures(nnx.merge(plan.vae, frozen.vae), micro.pixels_MBHWC, posterior_BHWC=micro.posterior_MBHWC)
+    states_BTD = encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), micro.ids_MBT)
+    signal, sigma = micro.signal_MB[:, None, None, None], micro.sigma_MB[:, None, None, None]
+    noisy = signal * latents + sigma * micro.input_noise_MBHWC
+    target = signal * micro.noise_MBHWC - sigma * latents if plan.predicts_velocity else micro.noise_MBHWC
+    unet = trained_unet(parameters, frozen, plan=plan)
+    if plan.dropout:
+        set_dropout_keys(unet, jax.random.key(seed))
+    predicted = unet(noisy, micro.timesteps_MB, states_BTD)
+    errors_B = jnp.square(predicted.astype(jnp.float32) - target).mean((1, 2, 3))
+    return (errors_B * micro.loss_weight_MB).mean()
+
+
+def trained_unet(parameters: Tensors, frozen: Frozen, *, plan: Plan) -> UNet2DConditionModel:
+    flat: Any = {path: plan.kind(parameters[name]) for name, path in plan.paths}
+    return nnx.merge(plan.unet, nnx.from_flat_state(flat), frozen.unet)
+
+
+def mean_gradients(parameters: Tensors, frozen: Frozen, batch: StepBatch, seeds_M: Array, *, plan: Plan) -> tuple[Array, Tensors]:
+    """(loss, gradients), each the mean over the micro-steps, one after the other."""
+    num_micro = len(seeds_M)
+    differentiated = jax.value_and_grad(partial(loss_of, plan=plan))
+
+    def add(total: tuple[Array, Tensors], micro: tuple[StepBatch, Array]) -> tuple[tuple[Array, Tensors], None]:
+        found = differentiated(parameters, frozen, *micro)
+        return jax.tree.map(lambda sum_, new: sum_ + new / num_micro, total, found), None
+
+    nothing = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, parameters))
+    return lax.scan(add, nothing, (batch, seeds_M))[0]
+
+
+def clipped(gradients: Tensors, *, limit: float | None) -> tuple[Array, Tensors]:
+    """(norm before, gradients scaled down to at most `limit`)."""
+    norm = jnp.sqrt(sum(jnp.square(gradient).sum() for gradient in gradients.values()))
+    if limit is None:
+        return norm, gradients
+    factor = jnp.minimum(1.0, limit / (norm + NORM_EPSILON))
+    return norm, {name: gradient * factor for name, gradient in gradients.items()}
+
+
+def updated(state: TrainState, gradients: Tensors, knobs: Knobs, *, plan: Plan) -> TrainState:
+    """Decoupled weight decay (arXiv 1711.05101), then Adam's step, then the average."""
+    beta1, beta2 = plan.betas
+    parameters: Tensors = {}
+    first = {name: m + (gradients[name] - m) * (1.0 - beta1) for name, m in state.first.items()}
+    second = {name: v * beta2 + jnp.square(gradients[name]) * (1.0 - beta2) for name, v in state.second.items()}
+    for name, values in state.parameters.items():
+        decayed = values * (1.0 - knobs.learning_rate * plan.weight_decay)
+        root = jnp.sqrt(second[name]) / knobs.second_correction + plan.epsilon
+        parameters[name] = decayed - knobs.learning_rate / knobs.first_correction * first[name] / root
+    averages = state.averages
+    if averages is not None:
+        averages = {name: mean - knobs.ema_share * (mean - parameters[name]) for name, mean in averages.items()}
+    return TrainState(parameters, first, second, averages)
+
+
+@partial(jax.jit, static_argnames=("plan",), donate_argnames=("state",))
+def advance(state: TrainState, frozen: Frozen, batch: StepBatch, knobs: Knobs, *, plan: Plan) -> tuple[TrainState, Array]:
+    """(the state after the step, (loss, gradient norm)). The old state's memory is used again."""
+    loss, gradients = mean_gradients(state.parameters, frozen, batch, knobs.dropout_seeds_M, plan=plan)
+    norm, gradients = clipped(gradients, limit=plan.max_grad_norm)
+    return updated(state, gradients, knobs, plan=plan), jnp.stack([loss, norm])
+
+
+# ---- on the host ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class PendingMetrics:
+    """A step's figures, still on the device."""
+
+    figures: Array
+    """(loss, gradient norm)"""
+
+    learning_rate: float
+    step: int
+    stop: bool
+
+    def read(self) -> StepMetrics:
+        loss, norm = (float(figure) for figure in np.asarray(self.figures))
+        if not all(map(math.isfinite, (loss, norm))):
+            raise UnsoundError(
+                f"loss {loss} and gradient norm {norm} at step {self.step + 1}: training has diverged.",
+                next_step="Lower train.optimizer.learning_rate, or set max_grad_norm; what is committed stands.",
+            )
+        return StepMetrics(loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=self.stop)
+
+
+@dataclass
+class StepRunner:
+    """Holds what one step needs beside its batch."""
+
+    plan: Plan
+    frozen: Frozen
+    state: TrainState
+    learning_rate: LearningRate
+    ema_decay: float | None
+    dropout_seed: int | None
+    """Set where LoRA dropout is on: its keys are drawn from (seed, step, micro-step, rank)."""
+
+    count: int = 0
+    """Updates so far, of the optimizer and of the average."""
+
+    put: Callable[[StepBatch], StepBatch] = jax.device_put
+
+    def run(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
+        rate = self.learning_rate.at(step)
+        self.count += 1
+        knobs = self._knobs(rate, step=step, num_micro=len(batch.timesteps_MB))
+        self.state, figures = advance(self.state, self.frozen, self.put(batch), knobs, plan=self.plan)
+        return PendingMetrics(figures, learning_rate=rate, step=step, stop=stop_wanted)
+
+    def _knobs(self, rate: float, *, step: int, num_micro: int) -> Knobs:
+        beta1, beta2 = self.plan.betas
+        seeds = np.zeros(num_micro, np.uint32)
+        if self.dropout_seed is not None:
+            drawn = [stream(self.dropout_seed, "dropout", step, micro, 0).integers(2**32) for micro in range(num_micro)]
+            seeds = np.array(drawn, np.uint32)
+        return Knobs(
+            learning_rate=np.float32(rate),
+            first_correction=np.float32(1.0 - beta1**self.count),
+            second_correction=np.float32(math.sqrt(1.0 - beta2**self.count)),
+            ema_share=np.float32(1.0 - ema_decay_at(self.count, most=self.ema_decay or 0.0)),
+            dropout_seeds_M=seeds,
+        )
+
+
+def ema_decay_at(count: int, *, most: float) -> float:
+    """EMAModel.get_decay without its options (https://github.com/huggingface/diffusers/blob/v0.42.0/src/diffusers/training_utils.py)."""
+    step = max(0, count - 1)
+    return min((1 + step) / (10 + step), most) if step else 0.0
+
+
+def stacked(micros: list[StepBatch]) -> StepBatch:
+    """Batches of one micro-step each, into one."""
+    return StepBatch(**{f.name: np.stack([getattr(micro, f.name) for micro in micros]) for f in fields(StepBatch)})
