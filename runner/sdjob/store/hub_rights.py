@@ -1,6 +1,7 @@
 """Whether the token may publish to a repository, told from what it is permitted to do: nothing is written, nothing made."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub.errors import RevisionNotFoundError
@@ -17,8 +18,17 @@ WRITING = "repo.write"
 ROLES_THAT_WRITE = {"contributor", "write", "admin"}
 
 
-def writing_rights(place: Place, *, private: bool) -> str:
-    """In a few words; ObjectDeniedError where the token may not write there, UsageError where the repository is public and
+@dataclass(frozen=True)
+class Rights:
+    told: str
+    """In a few words."""
+
+    exists: bool
+    """Whether the repository is there."""
+
+
+def writing_rights(place: Place, *, private: bool) -> Rights:
+    """ObjectDeniedError where the token may not write there, UsageError where the repository is public and
     should be private."""
     if not has_token():
         raise no_token(place)
@@ -28,7 +38,8 @@ def writing_rights(place: Place, *, private: bool) -> str:
     refuse_stranger(place, who=who)
     certain = refuse_reader(place, token=who.get("auth", {}).get("accessToken") or {})
     doubt = "" if certain else ", as far as the Hub tells of this kind of token"
-    return f"the token may write to {place.name}{doubt}; {state_of(place, private=private)}."
+    head = head_of(place)
+    return Rights(f"the token may write to {place.name}{doubt}; {state_of(place, head=head, private=private)}.", head is not None)
 
 
 def refuse_stranger(place: Place, *, who: Mapping[str, Any]) -> None:
@@ -74,8 +85,7 @@ def permissions(place: Place, *, token: Mapping[str, Any]) -> Iterator[str]:
             yield from scope.get("permissions") or []
 
 
-def state_of(place: Place, *, private: bool) -> str:
-    head = head_of(place)
+def state_of(place: Place, *, head: Head | None, private: bool) -> str:
     if head is None:
         return f"it does not exist yet and would be made {'private' if private else 'public'}"
     if private and not head.private:

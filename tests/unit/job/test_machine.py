@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from fakes import nvidia
 from fakes.checkpoints import make_job
 from sdjob.core.errors import UnavailableError
-from sdjob.job import machine
+from sdjob.job import accelerators, machine
+from sdjob.job.accelerators import Gpu, Tpus, gpu_of, gpus, tpus
+from sdjob.job.cgroup import MemoryLimit, cpu_quota, memory_limit
 from sdjob.job.run import run_job
 from sdjob.spec.hardware import parse_accelerator
 
@@ -68,3 +71,114 @@ class TestXformers:
 )
 def test_names_of_the_driver(driver_name, name):
     assert machine.nvidia_name(driver_name) == name
+
+
+class TestGpus:
+    def test_what_the_driver_says(self, monkeypatch, tmp_path):
+        nvidia.install(monkeypatch, tmp_path, "l4", "l4")
+        assert gpus() == [Gpu("NVIDIA L4", "550.54.15", 23034, (8, 9))] * 2
+        assert machine.accelerator_here() == "nvidia-l4:2"
+        machine.require(parse_accelerator("nvidia-l4:2"))
+        with pytest.raises(UnavailableError, match="asks for 3 NVIDIA"):
+            machine.require(parse_accelerator("nvidia-l4:3"))
+
+    def test_a_driver_that_does_not_know_compute_cap_still_names_its_devices(self, monkeypatch, tmp_path):
+        nvidia.install(monkeypatch, tmp_path, "t4", old=True)
+        assert gpus() == [Gpu("Tesla T4")]
+
+    @pytest.mark.parametrize(
+        ("row", "gpu"),
+        [
+            ("Tesla T4, 535.104.05, 15360, 7.5", Gpu("Tesla T4", "535.104.05", 15360, (7, 5))),
+            ("NVIDIA GB10, 580.1, [N/A], 12.1", Gpu("NVIDIA GB10", "580.1", None, (12, 1))),
+            ("A, B, 1.2, 99, [Not Supported]", Gpu("A, B", "1.2", 99, None)),
+        ],
+    )
+    def test_rows(self, row, gpu):
+        assert gpu_of(row) == gpu
+
+    @pytest.mark.parametrize("script", ["#!/bin/sh\necho 'NVIDIA-SMI has failed' ; exit 9\n", "#!/no/such/interpreter\n"])
+    def test_a_tool_that_fails_is_no_device(self, monkeypatch, tmp_path, script):
+        nvidia.install(monkeypatch, tmp_path, script=script)
+        assert gpus() == []
+
+    def test_a_hanging_driver_is_69(self, monkeypatch, tmp_path):
+        nvidia.install(monkeypatch, tmp_path, script="#!/bin/sh\nexec sleep 600\n")
+        monkeypatch.setattr(accelerators, "NVIDIA_SMI_S", 0.2)
+        with pytest.raises(UnavailableError, match=r"not answered within 0\.2 s: the NVIDIA driver hangs"):
+            gpus()
+
+
+class TestTpus:
+    def pci(self, root: Path, number: int, *, vendor: str, device: str) -> None:
+        folder = root / "sys/bus/pci/devices" / f"0000:00:{number:02d}.0"
+        folder.mkdir(parents=True)
+        (folder / "vendor").write_text(vendor + "\n")
+        (folder / "device").write_text(device + "\n")
+
+    def touch(self, root: Path, *names: str) -> None:
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).touch()
+
+    def test_chips_and_their_files(self, tmp_path):
+        for number in range(4):
+            self.pci(tmp_path, number, vendor="0x1ae0", device="0x0063")
+        self.pci(tmp_path, 9, vendor="0x1ae0", device="0x0042")  # Google's network card
+        self.touch(tmp_path, "dev/vfio/0", "dev/vfio/1", "dev/vfio/vfio")
+        environment = {"TPU_TOPOLOGY": "2x2", "TPU_OTHER": "x", "TPU_WORKER_ID": ""}
+        found = tpus(root=tmp_path, environment=environment)
+        assert found == Tpus(("v5e",) * 4, ("/dev/vfio/0", "/dev/vfio/1"), ("TPU_TOPOLOGY=2x2",))
+
+    def test_an_older_machine_has_accel_files(self, tmp_path):
+        self.touch(tmp_path, "dev/accel0", "dev/accel1")
+        assert tpus(root=tmp_path, environment={}).devices == ("/dev/accel0", "/dev/accel1")
+
+    def test_a_card_that_is_handed_through_is_no_tpu(self, tmp_path):
+        self.touch(tmp_path, "dev/vfio/7")
+        self.pci(tmp_path, 1, vendor="0x10de", device="0x0063")
+        assert tpus(root=tmp_path, environment={}) == Tpus()
+
+
+class TestContainer:
+    """Control groups as the kernel lays them out, in a folder."""
+
+    def tree(self, root: Path, groups: str, **files: str) -> dict[str, Path]:
+        for name, text in files.items():
+            path = root / "mounted" / name.replace("__", "/").replace("_dot_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text + "\n")
+        (root / "groups").write_text(groups)
+        return {"groups": root / "groups", "mounted": root / "mounted"}
+
+    def test_version_2_of_a_pod(self, tmp_path):
+        files = {"cpu_dot_max": "350000 100000", "memory_dot_max": "4294967296", "memory_dot_current": "1024"}
+        places = self.tree(tmp_path, "0::/\n", **files)
+        assert cpu_quota(**places) == 3.5
+        assert memory_limit(**places) == MemoryLimit(4 * 2**30, 1024)
+
+    def test_the_tightest_of_the_groups_above_counts(self, tmp_path):
+        files = {"a__b__cpu_dot_max": "max 100000", "a__cpu_dot_max": "200000 100000", "cpu_dot_max": "900000 100000"}
+        assert cpu_quota(**self.tree(tmp_path, "0::/a/b\n", **files)) == 2.0
+
+    def test_version_1(self, tmp_path):
+        files = {
+            "cpu,cpuacct__x__cpu_dot_cfs_quota_us": "150000",
+            "cpu,cpuacct__x__cpu_dot_cfs_period_us": "100000",
+            "memory__x__memory_dot_limit_in_bytes": "9223372036854771712",
+            "memory__x__memory_dot_usage_in_bytes": "5",
+        }
+        places = self.tree(tmp_path, "4:memory:/x\n3:cpu,cpuacct:/x\n1:name=systemd:/y\n", **files)
+        assert cpu_quota(**places) == 1.5
+        assert memory_limit(**places) is None
+
+    def test_no_limit(self, tmp_path):
+        places = self.tree(tmp_path, "0::/a\n", a__cpu_dot_max="max 100000", a__memory_dot_max="max", a__memory_dot_current="1")
+        assert (cpu_quota(**places), memory_limit(**places)) == (None, None)
+        assert cpu_quota(groups=tmp_path / "none", mounted=tmp_path) is None
+
+    @pytest.mark.parametrize(("quota", "cores"), [(None, 8), (16.0, 8), (3.5, 3), (0.25, 1)])
+    def test_threads_follow_the_quota(self, monkeypatch, quota, cores):
+        monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
+        monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
+        assert machine.num_cores() == cores

@@ -111,10 +111,11 @@ def cores() -> Iterator[Finding]:
 def memory() -> Iterator[Finding]:
     total, available = memory_of_machine()
     limit = memory_limit()
-    told = f"{gib(available)} of {gib(total)} are available."
+    told = f"{readable(available)} of {readable(total)} are available."
     if limit is not None and limit.limit_bytes < total:
         available = min(available, limit.limit_bytes - limit.used_bytes)
-        told = f"{gib(available)} are available of the container's {gib(limit.limit_bytes)} (the machine has {gib(total)})."
+        whole = f"{readable(limit.limit_bytes)} (the machine has {readable(total)})"
+        told = f"{readable(available)} are available of the container's {whole}."
     if available < LITTLE_MEMORY_BYTES:
         yield warning("memory", told, next_step="Loading Stable Diffusion 1.5 takes about 5 GB: give the container more.")
     else:
@@ -128,5 +129,5 @@ def memory_of_machine(meminfo: Path = Path("/proc/meminfo")) -> tuple[int, int]:
     return kib["MemTotal"] * 1024, kib["MemAvailable"] * 1024
 
 
-def gib(size_bytes: float) -> str:
-    return f"{size_bytes / 2**30:.1f} GiB"
+def readable(size_bytes: float) -> str:
+    return f"{size_bytes / 2**30:.1f} GiB" if size_bytes >= 2**30 else f"{size_bytes / 2**20:.1f} MiB"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sdjob.core.errors import StorageError
 from sdjob.job.doctor.finding import Finding, failed, ok, warning
-from sdjob.job.doctor.hardware import gib
+from sdjob.job.doctor.hardware import readable
 
 CHECK = "scratch"
 MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs"}
@@ -49,7 +49,7 @@ def writable(folder: Path, *, root: Path) -> Finding:
 def room(folder: Path) -> Finding:
     status = os.statvfs(folder)
     free_bytes = status.f_bavail * status.f_frsize
-    told = f"{gib(free_bytes)} are free."
+    told = f"{readable(free_bytes)} are free."
     if free_bytes < FEW_BYTES:
         return warning(CHECK, told, next_step="Base models and checkpoints take gigabytes: set SDJOB_SCRATCH to a larger disk.")
     # f_files is 0 where the file system has no fixed number of inodes (btrfs, some network disks).
@@ -67,9 +67,9 @@ def room_for(to_fetch: Mapping[str, int], *, root: Path) -> Iterator[Finding]:
         return
     status = os.statvfs(nearest_folder(root))
     free_bytes, held_bytes = status.f_bavail * status.f_frsize, sum(size_of(root / name) for name in FETCHED)
-    parts = ", ".join(f"{field} {gib(size_bytes)}" for field, size_bytes in to_fetch.items())
-    told = f"{gib(needed)} are to be fetched ({parts}), {gib(free_bytes)} are free"
-    told += f", {gib(held_bytes)} were fetched before." if held_bytes else "."
+    parts = ", ".join(f"{field} {readable(size_bytes)}" for field, size_bytes in to_fetch.items())
+    told = f"{readable(needed)} are to be fetched ({parts}), {readable(free_bytes)} are free"
+    told += f", {readable(held_bytes)} were fetched before." if held_bytes else "."
     if free_bytes + held_bytes < needed:
         error = StorageError(
             told, where=str(root), next_step="Make room, or set run.scratch (or SDJOB_SCRATCH) to a larger disk."

@@ -10,6 +10,7 @@ from sdjob.core.errors import MissingError
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.job.doctor.checkup import Check
 from sdjob.job.doctor.finding import Finding, asked, not_fatal, ok
+from sdjob.job.doctor.hardware import readable
 from sdjob.job.model_files import SAFE, fetched_files
 from sdjob.job.pins import data_place, init_place, model_place
 from sdjob.spec.job import JobSpec
@@ -106,7 +107,7 @@ def held(name: str, *, place: Place, infos: list[ObjectInfo], job: JobSpec, aske
     size_bytes = sum(info.size_bytes for info in used)
     if place.scheme != "file":
         asker.to_fetch[name] = size_bytes
-    return ok(name, f"{place.uri} can be listed: {counted(infos, used=used)} {size_bytes / 2**20:.1f} MiB.")
+    return ok(name, f"{place.uri} can be listed: {counted(infos, used=used)} {readable(size_bytes)}.")
 
 
 def counted(infos: list[ObjectInfo], *, used: list[ObjectInfo]) -> str:

@@ -107,9 +107,8 @@ def occupied(name: str, *, store: PatientStore, target: PublishSpec) -> Finding:
     if not there:
         return ok(name, f"{store.uri} is empty.")
     record = read_record(store) if RECORD_NAME in there else None
-    told = (
-        f"{store.uri} holds the result of a run, of step {record.step}." if record else f"{store.uri} holds {len(there)} files."
-    )
+    held = f"the result of a run, of step {record.step}" if record else f"{len(there)} {'file' if len(there) == 1 else 'files'}"
+    told = f"{store.uri} holds {held}."
     if target.replace:
         return ok(name, f"{told} It is written over: replace is true.")
     return warning(name, told, next_step="Where it is not this run's own, publishing ends with 64: then set replace: true.")
@@ -121,8 +120,13 @@ def repository(name: str, *, place: Place, target: PublishSpec, asker: Asker) ->
     yield from asked(name, lambda: [credentials(name, place=place, asker=asker)])
     from sdjob.store.hub_rights import writing_rights  # noqa: PLC0415  the Hub's client is slow to import
 
-    yield from asked(name, lambda: [ok(name, writing_rights(place, private=target.private))])
-    yield from asked(name, lambda: [occupied(name, store=store, target=target)])
+    def look() -> Iterator[Finding]:
+        rights = writing_rights(place, private=target.private)
+        yield ok(name, rights.told)
+        if rights.exists:
+            yield occupied(name, store=store, target=target)
+
+    yield from asked(name, look)
 
 
 # ---- this machine's folders ------------------------------------------------------------------------------------------------
