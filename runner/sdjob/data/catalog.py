@@ -4,13 +4,15 @@ It is shown a folder of empty files with the names of the real ones, and the rea
 """
 
 import os
+import posixpath
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sdjob.core.errors import DataError, MissingError, UnavailableError, UsageError
-from sdjob.data.layout import Kind, Layout, kind_of_file, no_split
+from sdjob.data.folder import METADATA_NAMES
+from sdjob.data.layout import Kind, Layout, kind_of_file, no_split, nothing_to_train_on
 from sdjob.data.parquet import INSTALL
 from sdjob.data.source import Source
 from sdjob.spec.data import DataSpec
@@ -56,7 +58,7 @@ def catalogued(source: Source, *, keys: Sequence[str], data: DataSpec, folder: P
     if kind is None:
         raise DataError(f"is a data set of {builder.name} files, which hold no pictures.", where=source.place.uri)
     splits = {
-        name: tuple(os.path.relpath(file, os.path.realpath(skeleton)) for file in files)
+        str(name): tuple(os.path.relpath(file, os.path.realpath(skeleton)) for file in files)
         for name, files in (builder.config.data_files or {}).items()
     }
     if data.split not in splits:
@@ -66,8 +68,12 @@ def catalogued(source: Source, *, keys: Sequence[str], data: DataSpec, folder: P
 
 
 def _draw(source: Source, *, keys: Sequence[str], skeleton: Path) -> None:
+    """Caption files and the like are left out: `datasets` counts endings to tell what a place holds."""
     skeleton.mkdir()
-    for key in keys:
+    drawn = [key for key in keys if kind_of_file(key) is not None or posixpath.basename(key).lower() in METADATA_NAMES]
+    if not drawn:
+        raise nothing_to_train_on(keys, where=source.place.uri)
+    for key in drawn:
         path = skeleton / key
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -19,11 +19,11 @@ from sdjob.core.retry import Backoff
 from sdjob.data.carrier import Carrier
 from sdjob.data.catalog import CARD, catalogued, declares_configs
 from sdjob.data.entries import Entry
-from sdjob.data.folder import METADATA_NAMES, extension_of
+from sdjob.data.folder import METADATA_NAMES, extension_of, listing_of
 from sdjob.data.index import Index
 from sdjob.data.layout import Layout, kind_of_file, kind_of_place, split_folders
 from sdjob.data.loose import Loose
-from sdjob.data.records import Record, list_records
+from sdjob.data.records import Record, records_of
 from sdjob.data.saved import saved_layout
 from sdjob.data.shards import Shards
 from sdjob.data.shelf import Shelf, aside_folder, shelves
@@ -81,9 +81,9 @@ def gather(
     if index is not None and (shelf := _full_shelf(own, index=index, check_stop=check_stop)) is not None:
         return _of_index(shelf.pictures, index)
     source = look_at(place, store=open_store(place), backoff=backoff or Backoff())
-    layout = layout_of(source, data=data, root=root)
+    layout = layout_of(source, data=data, root=root, log=log)
     if layout.kind == "pictures" and place.scheme == "file":
-        return _in_place(place.path, layout=layout, data=data, index=index)
+        return _in_place(source, layout=layout, data=data, index=index)
     shelf = Shelf(own / fingerprint_of(_decisive(source, layout))[:32])
 
     def portions(aside: Path) -> Loose | Shards:
@@ -104,7 +104,7 @@ def gather(
     return _of_index(shelf.pictures, index)
 
 
-def layout_of(source: Source, *, data: DataSpec, root: Path) -> Layout:
+def layout_of(source: Source, *, data: DataSpec, root: Path, log: Log) -> Layout:
     """The files of the configuration and the split. A plain image folder has no configurations, and is one split, `train`,
     unless its top folders are called like several."""
     where = source.place.uri
@@ -121,6 +121,8 @@ def layout_of(source: Source, *, data: DataSpec, root: Path) -> Layout:
             return catalogued(source, keys=keys, data=data, folder=folder)
     _refuse_config(data, where=where)
     folders = split_folders(keys, split=data.split, where=where)
+    if folders is not None:
+        log.event("split", f"the folders of {where} are splits: pictures of {data.split!r} are in {', '.join(folders)}")
     return Layout("pictures", tuple(keys), folders=("",) if folders is None else folders)
 
 
@@ -131,11 +133,13 @@ def _refuse_config(data: DataSpec, *, where: str) -> None:
         )
 
 
-def _in_place(folder: Path, *, layout: Layout, data: DataSpec, index: Index | None) -> Pictures:
+def _in_place(source: Source, *, layout: Layout, data: DataSpec, index: Index | None) -> Pictures:
+    folder = source.place.path
     if index is not None:
         return _of_index(folder, index)
+    listing = listing_of(list(source.infos), folder=folder)
     columns = {"image_column": data.image_column, "caption_column": data.caption_column}
-    return Pictures(folder, list_records(folder, **columns, chosen=layout.has_picture))
+    return Pictures(folder, records_of(listing, **columns, chosen=layout.has_picture))
 
 
 def _of_index(folder: Path, index: Index) -> Pictures:

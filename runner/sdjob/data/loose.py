@@ -33,7 +33,8 @@ class Loose:
         """In the order of their ids, each when its picture is on the shelf; a run of pictures at a time, the next of which is
         fetched meanwhile, except where few pictures are wanted."""
         captions = self._captions_of_rows()
-        ids = ids_of(self.listing, captions=captions, chosen=self.layout.has_picture)
+        with self.carrier.named(Carried(self.carrier.aside, {})):
+            ids = ids_of(self.listing, captions=captions, chosen=self.layout.has_picture)
         runs = [tuple(ids[start : start + RUN_PICTURES]) for start in range(0, len(ids), RUN_PICTURES)]
 
         def prepare(run: Sequence[str]) -> list[Record] | Carried:

@@ -23,9 +23,14 @@ class Record:
     """Empty where nothing was found: the scan counts such a picture as bad."""
 
 
-def list_records(folder: Path, *, image_column: str, caption_column: str, chosen: Callable[[str], bool] = bool) -> list[Record]:
-    """The records of `folder`, sorted by the bytes of their ids: the listing order of a file system never matters. Only ids
-    that are `chosen` count.
+def list_records(folder: Path, *, image_column: str, caption_column: str) -> list[Record]:
+    """The records of a folder on this machine; raises what `list_folder` and `records_of` raise."""
+    return records_of(list_folder(folder), image_column=image_column, caption_column=caption_column)
+
+
+def records_of(listing: Listing, *, image_column: str, caption_column: str, chosen: Callable[[str], bool] = bool) -> list[Record]:
+    """The records of an image folder, sorted by the bytes of their ids: the listing order of a file system never matters. Only
+    ids that are `chosen` count.
 
     Captions come from `metadata.jsonl` or, where a folder has none, `metadata.csv` or `metadata.parquet`; sub-folders may have
     their own, whose paths are relative to themselves, as in `datasets`' imagefolder. A picture without a caption there takes
@@ -34,10 +39,9 @@ def list_records(folder: Path, *, image_column: str, caption_column: str, chosen
 
     Pictures without any caption, and rows whose picture is missing, are records too, so that the scan can count them.
 
-    Raises MissingError for a missing folder, DeniedError for one that may not be read, and DataError for one that holds
-    nothing, for metadata that cannot be understood, and for a path or a link that leaves the folder.
+    Raises DataError for a folder that holds nothing, for metadata that cannot be understood, and for a path or a link that
+    leaves the folder.
     """
-    listing = list_folder(folder)
     captions = captions_of_rows(listing, image_column=image_column, caption_column=caption_column)
     ids = ids_of(listing, captions=captions, chosen=chosen)
     return [Record(id=name, captions=captions.get(name) or _captions_beside(listing, picture=name)) for name in ids]

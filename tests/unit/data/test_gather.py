@@ -114,7 +114,7 @@ class TestReuse:
         assert len(machine.seen(store)) == 8
         assert fetched(store) == ["data.parquet"] * 2
 
-    @pytest.mark.parametrize("make", [as_folder, as_parquet, as_tar, lambda pairs: LAYOUTS["csv, paths"](pairs)])
+    @pytest.mark.parametrize("make", [as_folder, as_parquet, as_tar, LAYOUTS["csv, paths"]])
     def test_scratch_holds_the_pictures_once(self, machine: Machine, make: Any):
         machine.seen(MemoryStore(make(PAIRS)))
         files = [path for path in machine.scratch.rglob("*") if path.is_file() and "done" not in path.parts]
@@ -167,7 +167,7 @@ class TestLaterAttempts:
         store = MemoryStore(make(PAIRS))
         index = machine.scan(store).index
         store.objects = make(PAIRS[:-1])
-        with pytest.raises(MissingError, match="no longer has 1 pictures of the run: .*000000007.jpg"):
+        with pytest.raises(MissingError, match=r"no longer has 1 pictures of the run: .*000000007.jpg"):
             Machine(tmp_path / "other").gather(store, index=index)
 
     @pytest.mark.parametrize("make", [as_folder, as_parquet, as_tar])
@@ -175,7 +175,7 @@ class TestLaterAttempts:
         store = MemoryStore(make(PAIRS))
         index = machine.scan(store).index
         store.objects = make([*PAIRS[:-1], PAIRS[5]])
-        with pytest.raises(DataError, match="has other pictures than the run began with: .*000000007.jpg"):
+        with pytest.raises(DataError, match=r"has other pictures than the run began with: .*000000007.jpg"):
             Machine(tmp_path / "other").gather(store, index=index)
 
     def test_pictures_that_came_later_do_not_matter(self, machine: Machine, tmp_path: Path):
@@ -233,7 +233,9 @@ class TestTrouble:
 
     def test_a_disk_that_fills_up(self, machine: Machine, monkeypatch: pytest.MonkeyPatch):
         def full(self: Path, target: Path) -> None:
-            raise OSError(28, "No space left on device")
+            if "pictures" in target.parts:
+                raise OSError(28, "No space left on device")
+            os.replace(self, target)  # noqa: PTH105, the method itself is replaced here
 
         monkeypatch.setattr("sdjob.data.shelf.Path.replace", full)
         with pytest.raises(StorageError, match=r"No space left on device; .* GB are free"):
@@ -274,3 +276,21 @@ class TestRows:
         pictures = pa.array([{"bytes": PAIRS[0].picture, "path": "/home/somebody/a.png"}])
         table = embedded_table(PAIRS[:1]).set_column(0, "image", pictures)
         assert content(machine.seen(MemoryStore({"a.parquet": parquet_bytes(table)})))[0][0] == PAIRS[0].picture
+
+
+class TestWords:
+    """Errors about files of a bucket name them in the bucket, never on scratch."""
+
+    @pytest.mark.parametrize(
+        ("objects", "where"),
+        [
+            ({"metadata.jsonl": b"{", "a.png": b"x"}, "s3://bucket/data/metadata.jsonl:1"),
+            ({"metadata.jsonl": b"\n"}, "s3://bucket/data"),
+            ({"a.txt": b"\xff", "a.png": b"x"}, "s3://bucket/data/a.txt"),
+            ({"metadata.csv": b"file_name,text\n../../a.png,x\n"}, "s3://bucket/data/metadata.csv:2"),
+        ],
+    )
+    def test_where(self, machine: Machine, objects: dict[str, bytes], where: str):
+        with pytest.raises(DataError) as caught:
+            machine.seen(MemoryStore(objects))
+        assert caught.value.where == where

@@ -326,3 +326,73 @@ class TestEscapes:
         draw(tmp_path, "a.png")
         (tmp_path / "b.png").symlink_to("gone.png")
         assert list(captions(tmp_path)) == ["a.png", "b.png"]
+
+
+class TestHubCache:
+    """snapshots/COMMIT/file is a link to ../../blobs/HASH, as people have it on disk."""
+
+    @pytest.fixture
+    def snapshot(self, tmp_path: Path) -> Path:
+        repository = tmp_path / "hub/datasets--me--cats"
+        draw(repository / "blobs", "0123")
+        folder = repository / "snapshots/abcdef"
+        folder.mkdir(parents=True)
+        (folder / "a.png").symlink_to("../../blobs/0123")
+        return folder
+
+    def test_links_into_the_repository_are_followed(self, snapshot: Path):
+        (snapshot / "sub").mkdir()
+        (snapshot / "sub/b.png").symlink_to("../../../blobs/0123")
+        assert list(captions(snapshot)) == ["a.png", "sub/b.png"]
+        assert list(captions(snapshot / "sub")) == ["b.png"]
+
+    def test_the_snapshot_itself_may_be_reached_through_a_link(self, snapshot: Path, tmp_path: Path):
+        (tmp_path / "here").symlink_to(snapshot)
+        assert list(captions(tmp_path / "here")) == ["a.png"]
+
+    @pytest.mark.parametrize("target", ["../../../datasets--me--dogs/blobs/1", "../../../../secret.png", "/etc/hosts"])
+    def test_links_out_of_the_repository_are_refused(self, snapshot: Path, target: str):
+        (snapshot / "b.png").symlink_to(target)
+        with pytest.raises(DataError, match="outside the folder"):
+            records(snapshot)
+
+    @pytest.mark.parametrize("name", ["mine", "datasets-me"])
+    def test_only_the_caches_folders_count(self, tmp_path: Path, name: str):
+        draw(tmp_path / name / "blobs", "0123")
+        folder = tmp_path / name / "snapshots/abcdef"
+        folder.mkdir(parents=True)
+        (folder / "a.png").symlink_to("../../blobs/0123")
+        with pytest.raises(DataError, match="outside the folder"):
+            records(folder)
+
+
+class TestParquet:
+    def write(self, folder: Path, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), folder / "metadata.parquet")
+
+    def test_rows_become_records(self, tmp_path: Path):
+        draw(tmp_path, "a.png", "b.png")
+        self.write(
+            tmp_path, [{"file_name": "b.png", "text": ["one", "two"], "n": 1}, {"file_name": "a.png", "text": None, "n": 2}]
+        )
+        assert captions(tmp_path) == {"a.png": (), "b.png": ("one", "two")}
+
+    def test_csv_is_read_first(self, tmp_path: Path):
+        draw(tmp_path, "a.png")
+        self.write(tmp_path, [{"file_name": "a.png", "text": "from parquet"}])
+        (tmp_path / "metadata.csv").write_text("file_name,text\na.png,from csv\n", encoding="utf-8")
+        assert captions(tmp_path) == {"a.png": ("from csv",)}
+
+    def test_a_path_that_leaves_the_folder(self, tmp_path: Path):
+        draw(tmp_path, "a.png")
+        self.write(tmp_path, [{"file_name": "../a.png", "text": "x"}])
+        with pytest.raises(DataError, match=r"metadata\.parquet: row 0: '\.\./a\.png' leaves the folder"):
+            records(tmp_path)
+
+    def test_a_torn_file(self, tmp_path: Path):
+        (tmp_path / "metadata.parquet").write_bytes(b"PAR1")
+        with pytest.raises(DataError, match=r"metadata\.parquet: is damaged or cut short"):
+            records(tmp_path)
