@@ -108,12 +108,15 @@ def log_row(run: Any, row: Message) -> None:
 
 
 def end(run: Any, *, summary: dict[str, Any] | None) -> None:
+    import wandb
+
     if summary is None:
         run.mark_preempting()
-        run.finish(exit_code=PREEMPTED)
-        return
-    run.summary.update(summary)
-    run.finish(exit_code=0)
+    else:
+        run.summary.update(summary)
+    code = PREEMPTED if summary is None else 0
+    run.finish(exit_code=code)
+    wandb.teardown(exit_code=code)  # an offline file is whole once the service is gone, and not before
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from sdjob.track.tracker import TrackerLostError
 
 UPLOAD_EVERY_S = 60.0
 UPLOAD_SHARE = 20  # the file is uploaded whole, so at most a twentieth of the time goes into it
-OWN_FILES = ("files", "run-")  # of the run's folder; the rest are the library's logs
+OWN_FILES = ("files/", "run-")  # of the run's folder; the rest are the library's logs
 # They would override what is said here, or lead to another process' service.
 NOT_INHERITED = {
     "WANDB_SERVICE",
@@ -127,7 +127,8 @@ class WandbTracker:
         if self.run.mode == "offline" and self.clock.monotonic_s() >= self._next_upload_s:
             self._tell({"event": "sync"})
             self._hear("synced")
-            self._upload()
+            if self._is_longer():
+                self._upload()
 
     def close(self, final: Final | None) -> None:
         summary = {"step": final.step, "digest": final.digest} if final else None
@@ -141,17 +142,28 @@ class WandbTracker:
     def abort(self) -> None:
         self.child.kill()
 
+    @property
+    def _file(self) -> str:
+        return f"run-{self.run.run_id}.wandb"
+
+    def _is_longer(self) -> bool:
+        """Than what lies at the place: perhaps an earlier attempt's, with steps that this one has not come to again."""
+        there = self.store.stat(self.run.folder + self._file)
+        return there is None or there.size_bytes <= (self._folder / self._file).stat().st_size
+
     def _upload(self) -> None:
-        """Pictures first, so that what names them never stands without them; they never change."""
+        """Pictures first, so that what names them never stands without them; they never change. The run's own file does,
+        while it is read: a copy is uploaded."""
         if not self.is_owner():
             raise TrackerLostError("another attempt owns the run now")
         started_s = self.clock.monotonic_s()
         files = own_files(self._folder)
-        for name in sorted(files, key=lambda name: name.startswith("run-")):
-            if name not in self._uploaded:
-                self.store.write_file(self.run.folder + name, files[name])
-            if not name.startswith("run-"):
-                self._uploaded.add(name)
+        own = files.pop(self._file)
+        for name in files.keys() - self._uploaded:
+            self.store.write_file(self.run.folder + name, files[name])
+        self._uploaded |= files.keys()
+        copy = Path(shutil.copyfile(own, self.scratch / "copy.wandb"))
+        self.store.write_file(self.run.folder + self._file, copy)
         took_s = self.clock.monotonic_s() - started_s
         self._next_upload_s = self.clock.monotonic_s() + max(UPLOAD_EVERY_S, UPLOAD_SHARE * took_s)
 
