@@ -53,6 +53,12 @@ def run() -> Verb:
     return run
 
 
+def render() -> Verb:
+    from sdjob.cli import render
+
+    return render
+
+
 def checkpoints() -> Verb:
     from sdjob.cli import checkpoints
 
@@ -89,6 +95,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "schema": (schema, "print the JSON Schema of the job file"),
     "convert": (convert, "make a job file of a command line of diffusers' training scripts"),
     "run": (run, "stage, train, checkpoint and publish on this machine"),
+    "render": (render, "print Kubernetes manifests, for kubectl apply -f -"),
     "checkpoints": (checkpoints, "list, verify or prune the checkpoints of a run"),
     "export": (export, "write the weights of any checkpoint to a folder"),
     "sample": (sample, "draw pictures with a run, a published folder or a base model"),

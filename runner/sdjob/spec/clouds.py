@@ -107,7 +107,6 @@ EKS = Cloud(
         "l4": CloudGpu(
             "l4",
             {1: family("g6", ONE_OF_FOUR), 4: family("g6", "12xlarge 24xlarge"), 8: family("g6", "48xlarge")},
-            memory_mib=22888,  # else the fractions of an L4 (g6f, gr6f), which offer no whole nvidia.com/gpu, share the name
         ),
         "l40s": CloudGpu(
             "l40s", {1: family("g6e", ONE_OF_FOUR), 4: family("g6e", "12xlarge 24xlarge"), 8: family("g6e", "48xlarge")}

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from sdjob.spec.flavor import Flavor
 from sdjob.spec.part import Part
 
-Flavor = Literal["gke", "gke-autopilot", "eks", "eks-managed", "aks", "generic"]
 METRICS_PORT = 9464  # the OpenTelemetry exporter's: https://opentelemetry.io/docs/specs/otel/metrics/sdk_exporters/prometheus/
 LARGEST_GIB = 100_000  # more is a slip
 

@@ -64,7 +64,3 @@ def machines(job: JobSpec) -> Iterator[str]:
         yield not_yet("run.nodes", what="train on more than one node", instead="set 1; one node may have several devices")
     if job.run.slices > 1:
         yield not_yet("run.slices", what="train on TPU slices", instead="set 1")
-    if job.run.spot:
-        yield not_yet("run.spot", what="ask for spot machines", instead="leave it out; a stop request is obeyed on any machine")
-    if job.run.kubernetes is not None:
-        yield not_yet("run.kubernetes", what="use a cluster", instead="leave it out; `run` works on this machine")

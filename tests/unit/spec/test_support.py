@@ -18,6 +18,7 @@ from unit.spec.jobs import job
         ],
         ["publish=[{to: out}, {to: 'hf://me/x'}]"],
         ["run.accelerator='cpu:4'", "run.max_hours=3", "run.notice_s=5", "run.scratch=/tmp/x"],
+        ["run.spot=true", "run.kubernetes={}"],
         ["run.accelerator='nvidia-t4:4'", "train.precision=fp16", "train.attention=xformers"],
         ["validation.prompts=[a]", "publish.0.to=out", "checkpoint={every_steps: 5, every_seconds: 60, keep: 1, keep_every: 10}"],
         ["track=[tensorboard, wandb]"],
@@ -43,8 +44,6 @@ def test_what_works(overrides: list[str]):
         ("checkpoint.every", ["checkpoint.every=auto"]),
         ("publish.0.every_steps", ["publish=[{to: out, every_steps: 5}]"]),
         ("run.nodes", ["run.accelerator=nvidia-l4", "run.nodes=2"]),
-        ("run.spot", ["run.spot=true"]),
-        ("run.kubernetes", ["run.kubernetes={}"]),
     ],
 )
 def test_what_does_not_yet(field: str, overrides: list[str]):

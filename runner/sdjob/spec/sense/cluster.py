@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from sdjob.core.errors import UsageError
 from sdjob.spec.clouds import AKS, EKS, GKE, Cloud
+from sdjob.spec.flavor import Flavor
 from sdjob.spec.job import JobSpec
-from sdjob.spec.kubernetes import Flavor
 from sdjob.spec.problems import Finding, at
 from sdjob.spec.run import AUTOPILOT_SPOT_GRACE_S, grace_s
 from sdjob.spec.sense.machines import ACCELERATOR, known_accelerator
@@ -46,6 +46,15 @@ def slices(job: JobSpec) -> Iterator[Finding]:
     if named and named.kind == "tpu" and job.run.slices > 1 and named.hosts == 1:
         what = f"joins slices of several machines, and {named.topology} is one machine"
         yield Finding(at("run.slices"), what, "take a larger topology", reads=(ACCELERATOR,))
+
+
+def gang_names(job: JobSpec) -> Iterator[Finding]:
+    """https://jobset.sigs.k8s.io/docs/troubleshooting/: a gang's host names begin with the job's, and a host's with a letter."""
+    named = known_accelerator(job)
+    gang = job.run.nodes > 1 or (named is not None and named.kind == "tpu" and named.hosts * job.run.slices > 1)
+    if job.run.kubernetes and gang and job.name[:1].isdigit():
+        what = f"'{job.name}' begins with a digit, and the host names of a gang are made of it"
+        yield Finding(at("name"), what, "begin with a letter", reads=(ACCELERATOR, at("run.nodes")))
 
 
 def spot(job: JobSpec) -> Iterator[Finding]:

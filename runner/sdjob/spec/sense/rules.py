@@ -25,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     machines.batch,
     cluster.accelerators,
     cluster.slices,
+    cluster.gang_names,
     cluster.spot,
     cluster.sizes,
     pods.names,

@@ -1,0 +1,1 @@
+"""Where pods are put on each kind of cluster."""
