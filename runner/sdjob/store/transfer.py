@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sdjob.core.errors import DataError
 from sdjob.core.retry import Backoff, with_retries
@@ -69,7 +69,7 @@ def download_tree(
     Raises DataError where a key is a file and a folder at once or a link in `into` leads out of it; ObjectChangedError where an
     object is not of the size that was listed; else what the store raises, after retries. `check_stop` may raise what it likes.
     """
-    _refuse_clashes([info.key for info in infos])
+    _refuse_clashes([checked_key(info.key) for info in infos])
     with scratch_errors(into):
         into.mkdir(parents=True, exist_ok=True)
     patience, tally = backoff or Backoff(), _Tally(sum(info.size_bytes for info in infos))
@@ -77,6 +77,8 @@ def download_tree(
     def fetch(info: ObjectInfo) -> Fetched:
         target = _target(info.key, into=into)
         part = target.with_name(target.name + PART)
+        with scratch_errors(part):
+            part.unlink(missing_ok=True)  # it could be a link: writing would follow it, a rename does not
         try:
             fetched = _patiently(lambda: _stream(store, info, part, tally), backoff=patience)
             with scratch_errors(target):
@@ -98,14 +100,16 @@ def upload_tree(
     on_progress: OnProgress | None = None,
     backoff: Backoff | None = None,
 ) -> None:
-    """Every file under its key, created or replaced."""
-    patience, tally = backoff or Backoff(), _Tally(sum(path.stat().st_size for path in files.values()))
+    """Every file under its key, created or replaced. A stop request is heard between two files."""
+    _refuse_clashes([checked_key(key) for key in files])
+    sizes = {key: _size_of(path) for key, path in files.items()}
+    patience, tally = backoff or Backoff(), _Tally(sum(sizes.values()))
 
     def put(item: tuple[str, Path]) -> None:
         key, path = item
         tally.add(0)
-        _patiently(lambda: store.write_file(checked_key(key), path), backoff=patience)
-        tally.add(path.stat().st_size)
+        _patiently(lambda: store.write_file(key, path), backoff=patience)
+        tally.add(sizes[key])
 
     _in_parallel(put, list(files.items()), workers=workers, tally=tally, check_stop=check_stop, on_progress=on_progress)
 
@@ -119,6 +123,7 @@ def _stream(store: ObjectStore, info: ObjectInfo, part: Path, tally: _Tally) -> 
         hasher.update(chunk)
         read_bytes += len(chunk)
 
+    tally.add(0)
     try:
         store.read_to(info.key, part, on_chunk=see)
         if read_bytes != info.size_bytes:
@@ -144,8 +149,16 @@ def _in_parallel(
     on_progress: OnProgress | None,
 ) -> list[Done]:
     """Results in the order of the items; the first error, or that of `check_stop`, ends all the rest."""
+
+    def act(item: Item) -> Done:
+        try:
+            return action(item)
+        except BaseException:
+            tally.cancelled.set()  # here, so that this worker does not begin the next item
+            raise
+
     with ThreadPoolExecutor(workers, thread_name_prefix="transfer") as pool:
-        futures = [pool.submit(action, item) for item in items]
+        futures = [pool.submit(act, item) for item in items]
         try:
             _watch(futures, tally=tally, check_stop=check_stop, on_progress=on_progress)
         except BaseException:
@@ -161,7 +174,7 @@ def _watch(
     waiting = set(futures)
     while waiting:
         done, waiting = wait(waiting, timeout=LOOK_S, return_when=FIRST_COMPLETED)
-        for future in done:
+        for future in sorted(done, key=_was_cancelled):  # what went wrong first is what is said
             future.result()
         check_stop()
         if on_progress is not None:
@@ -172,11 +185,19 @@ def _target(key: str, *, into: Path) -> Path:
     """Where the object goes. Links in the way are followed only as long as they stay inside."""
     target = into / checked_key(key)
     with scratch_errors(target):
+        if not target.parent.resolve().is_relative_to(into.resolve()) or target.is_symlink():
+            raise DataError("a link in this folder leads out of it.", where=str(target), next_step="Remove it, and run it again.")
         target.parent.mkdir(parents=True, exist_ok=True)
-        inside = target.parent.resolve().is_relative_to(into.resolve())
-    if not inside or target.is_symlink():
-        raise DataError("a link in this folder leads out of it.", where=str(target), next_step="Remove it, and run it again.")
     return target
+
+
+def _size_of(path: Path) -> int:
+    with scratch_errors(path):
+        return path.stat().st_size
+
+
+def _was_cancelled(future: Future[Any]) -> bool:
+    return isinstance(future.exception(), _CancelledError)
 
 
 def _refuse_clashes(keys: Sequence[str]) -> None:
