@@ -107,7 +107,35 @@ def test_the_ledger_has_what_a_commit_cost(bench):
     assert commit["digest"] == b.saves.committed_digest
 
 
+def test_metrics_are_safe_before_their_step_is_committed(bench):
+    """A step that is committed is never trained again: nobody could fill in its line of the curves later."""
+    b, seen = bench(), []
+
+    def look(call):
+        if (call.method, call.key[:4]) == ("create", "log/"):
+            ledgers = read_ledger(b.store.client())
+            seen.append([record["step"] for ledger in ledgers for record in ledger.metrics])
+
+    b.store.before.append(look)
+    for step in range(1, 11):
+        b.ledger.metrics(step, loss=0.5)
+    b.save(10)
+    b.saves.finish()
+    assert seen[0] == list(range(1, 11))
+    assert b.steps == [10]
+
+
 class TestStorageTrouble:
+    def test_a_ledger_that_cannot_be_written_costs_the_save(self, bench):
+        b = bench()
+        hook = fail(busy(), method="write", key="attempts/", times=ALWAYS)
+        b.store.before.append(hook)
+        b.ledger.metrics(10, loss=0.5)
+        b.save(10)
+        b.saves.finish()
+        assert (b.steps, b.over, b.saves.failure) == ([], [10], None)
+        assert "save-failed" in b.said
+
     def test_a_save_that_fails_is_told_and_training_goes_on(self, bench):
         b = bench()
         hook = fail(busy(), method="write_file", times=ALWAYS)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 
 import pytest
 
@@ -14,7 +15,7 @@ from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
 from sdjob.store.base import ObjectDeniedError
 from sdjob.track.row import Picture
-from sdjob.track.trackers import Attempted, Trackers, no_trackers, open_trackers
+from sdjob.track.trackers import LEFT_S, Attempted, Trackers, no_trackers, open_trackers
 from unit.spec.jobs import job
 
 SECRET = "planted-pass-word"  # of no known form, so that a job file may hold it by mistake
@@ -143,6 +144,22 @@ def test_the_last_steps_pictures_that_only_the_next_attempt_drew(bench):
     assert (board.scalars, board.images) == ({"train/loss": CURVE}, {"validation/00-00": DRAWN})
 
 
+def test_pictures_of_which_only_some_were_written_are_shown_when_all_are(bench):
+    overrides = (*OVERRIDES, "validation.images=2")
+    names = ("00-00", "00-01")
+    bench.train(bench.open(start_step=0, overrides=(*OVERRIDES, "track=[]")), range(1, 9), draw=False)
+    bench.store.objects[f"attempts/0001/samples/00000008/{names[0]}.png"] = png_bytes()
+    trackers = bench.open(start_step=8, overrides=overrides)
+    pictures = [Picture(f"attempts/0002/samples/00000008/{name}.png", name, "a red circle") for name in names]
+    bench.store.objects |= dict.fromkeys((picture.key for picture in pictures), png_bytes())
+    trackers.samples(8, pictures)
+    finish(trackers)
+    assert {tag: [step for step, _ in shown] for tag, shown in bench.board().images.items()} == {
+        "validation/00-00": [8],
+        "validation/00-01": [8],
+    }
+
+
 def test_a_place_that_refuses_is_said_once_and_training_goes_on(bench):
     bench.store.before.append(fail(ObjectDeniedError("read only"), method="create", key="tensorboard/", times=100))
     trackers = bench.open(start_step=0)
@@ -157,12 +174,14 @@ def test_a_place_that_refuses_is_said_once_and_training_goes_on(bench):
     assert [event["tracker"] for event in ledger.events if event["kind"] == "track-dropped"] == ["tensorboard"]
 
 
-def test_a_stop_request_leaves_no_time_to_wait(bench):
+def test_a_tracker_that_hangs_takes_none_of_the_notice(bench):
+    hangs = threading.Event()
+    bench.store.before.append(lambda call: hangs.wait() if call.key.startswith("tensorboard/") else None)
     trackers = bench.open(start_step=0)
     bench.train(trackers, range(1, 3))
-    trackers.stop(seconds_left=lambda: 0.5)
-    trackers.stop(seconds_left=lambda: 0.5)
-    assert len(bench.events("track-dropped")) <= 1
+    trackers.stop(seconds_left=lambda: LEFT_S)
+    hangs.set()
+    assert [event["tracker"] for event in bench.events("track-dropped")] == ["tensorboard"]
 
 
 def test_no_secret_is_shown(bench):
