@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,10 +140,34 @@ def test_no_secret_is_told(file, capsys, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HF_TOKEN", "hf_" + "z" * 34)
     secrets = [*planted.values(), "pass-word-1", "hf_" + "z" * 34]
+    fields = ["model.source=s3://bucket/x", f"data.source={file.parent}/correct-horse-battery", "publish.0.to=hf://me/x"]
+    settings = [word for field in fields for word in ("--set", field)]
     for words in ([], ["--json"]):
-        _, lines, errors = doctor(
-            *words, file, "--set", "model.source=s3://bucket/x", "--set", "publish.0.to=hf://me/x", capsys=capsys
-        )
+        _, lines, errors = doctor(*words, file, *settings, capsys=capsys)
         told = "\n".join(lines) + errors
         assert "127.0.0.1" in told
+        assert f"{file.parent}/***" in told
         assert [secret for secret in secrets if secret in told] == []
+
+
+# A check that waits for a thread of a pool: Python's own way out would wait for that thread too.
+WAITS_FOR_A_POOL = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+from sdjob.cli.main import main
+from sdjob.job.doctor import hardware
+
+hardware.memory = lambda: [ThreadPoolExecutor(1).submit(time.sleep, 600).result()]
+sys.exit(main(["doctor", "--timeout", "0.5", sys.argv[1]]))
+"""
+
+
+def test_the_process_ends_though_a_check_hangs(file):
+    ended = subprocess.run(
+        [sys.executable, "-c", WAITS_FOR_A_POOL, str(file)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert ended.returncode == 74
+    *lines, last = ended.stdout.splitlines()
+    assert any(line.startswith("failed   memory           no answer within 0.5 s") for line in lines)
+    assert any("checkpoint.to" in line for line in lines)
+    assert last.endswith("exit 74")
