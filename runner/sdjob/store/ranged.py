@@ -19,6 +19,7 @@ from sdjob.store.base import ObjectChangedError, TransientStoreError, scratch_er
 RANGE_BYTES = (
     8 * 1024 * 1024
 )  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-guidelines.html: 8-16 MB
+PIECE_BYTES = 256 * 1024
 AT_ONCE = 8  # ranges of one object
 BUFFERS = 16  # ranges of all objects of one store: 128 MiB
 
@@ -114,7 +115,7 @@ class RangedReader:
     def _first(self, source: Source) -> First:
         """Asks for no range: the headers then tell size, version and checksum, and an empty object is no error (416)."""
         opened = source.open(None, version=None)
-        data = _taken(opened.body, min(opened.size_bytes, self.range_bytes), source=source)
+        data = bytes(_taken(opened.body, min(opened.size_bytes, self.range_bytes), source=source))
         if len(data) == opened.size_bytes:
             _refuse_damaged(opened.checksum, _checksum_of(data, opened.checksum), where=source.where)
         return First(data, opened)
@@ -133,7 +134,7 @@ class RangedReader:
     def _in_order(self, source: Source, *, spans: deque[Span], version: str) -> Generator[bytes, None, None]:
         """A range is under way, or waits to be taken, only while it holds a buffer. Only a reader that has none waits for one,
         so some reader always goes on."""
-        under_way: deque[Future[bytes]] = deque()
+        under_way: deque[Future[bytearray]] = deque()
         stopped = threading.Event()
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="range")
         try:
@@ -141,7 +142,7 @@ class RangedReader:
                 while spans and len(under_way) < AT_ONCE and self.buffers.acquire(blocking=not under_way):
                     span = spans.popleft()
                     under_way.append(pool.submit(self._range, source, span=span, version=version, stopped=stopped))
-                yield under_way[0].result()
+                yield bytes(under_way[0].result())
                 under_way.popleft()
                 self.buffers.release()
         finally:
@@ -150,8 +151,8 @@ class RangedReader:
             for _ in under_way:
                 self.buffers.release()
 
-    def _range(self, source: Source, *, span: Span, version: str, stopped: threading.Event) -> bytes:
-        def attempt() -> bytes:
+    def _range(self, source: Source, *, span: Span, version: str, stopped: threading.Event) -> bytearray:
+        def attempt() -> bytearray:
             if stopped.is_set():
                 raise CancelledError
             opened = source.open(span, version=version)
@@ -163,17 +164,16 @@ class RangedReader:
         return with_retries(attempt, transient=(TransientStoreError,), backoff=self.backoff)
 
 
-def _taken(body: Body, count: int, *, source: Source) -> bytes:
-    """So many bytes of the body, the rest of which is never asked for."""
-    pieces: list[bytes] = []
-    left = count
+def _taken(body: Body, count: int, *, source: Source) -> bytearray:
+    """So many bytes of the body, the rest of which is never asked for. Filled piece by piece: joining would hold them twice."""
+    data, at = bytearray(count), 0
     with source.errors(), closing(body):
-        while left and (piece := body.read(left)):
-            pieces.append(piece)
-            left -= len(piece)
-    if left:
-        raise TransientStoreError(f"the connection ended {left} bytes short of {count}.", where=source.where)
-    return b"".join(pieces)
+        while at < count and (piece := body.read(min(PIECE_BYTES, count - at))):
+            data[at : at + len(piece)] = piece
+            at += len(piece)
+    if at < count:
+        raise TransientStoreError(f"the connection ended {count - at} bytes short of {count}.", where=source.where)
+    return data
 
 
 def _checksum_of(data: bytes, checksum: Checksum | None) -> int:
