@@ -1,17 +1,47 @@
-"""What tests of real runs share."""
+"""What tests share: golden files, real runs, servers."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from fakes.running import Workshop
+from fakes.weather import Weather
 
 if TYPE_CHECKING:  # the SDKs that servers.py imports are for the tests that use a server
     from fakes.hub import Desk, Hub
     from fakes.servers import GcsServer, S3Server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-goldens", action="store_true", help="rewrite the golden files instead of comparing with them")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """What a person must be able to trust to the letter: compares a text with a file, or writes it there where the command line
+    asks for that (`make goldens`; the diff is then read). No text is no file."""
+    update = request.config.getoption("--update-goldens")
+
+    def check(path: Path, text: str) -> None:
+        if update and text:
+            path.write_text(text, encoding="utf-8")
+        elif update:
+            path.unlink(missing_ok=True)
+        if not text:
+            assert not path.exists(), f"nothing was written where {path.name} has a text"
+            return
+        assert path.is_file(), f"{path.name} is missing: run `make goldens` and read it"
+        assert text == path.read_text(encoding="utf-8")
+
+    return check
+
+
+@pytest.fixture
+def weather(tmp_path: Path, golden: Callable[[Path, str], None]) -> Weather:
+    return Weather(tmp_path / "weather", golden=golden)
 
 
 @pytest.fixture(scope="session")

