@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fakes.flax_runs import make_flax_batch, make_flax_trainer
@@ -21,6 +22,7 @@ TRAIN = {
     "loss": {"snr_gamma": 5.0, "noise_offset": 0.1, "input_perturbation": 0.1},
     "lora": {"rank": 3, "alpha": 6.0},
 }
+VALIDATION = {"prompts": ["a red circle", "a blue square on a green background"], "images": 2, "inference_steps": 4}
 STEPS = 8
 MICROS = (range(2), range(2, 4))
 
@@ -38,7 +40,7 @@ def task(request, models):
     """v-prediction by sd2; only a LoRA has targets."""
     method, family = request.param
     train = TRAIN if method == "lora" else {name: part for name, part in TRAIN.items() if name != "lora"}
-    return make_task(models / family, method=method, train=train)
+    return make_task(models / family, method=method, train=train, validation=VALIDATION)
 
 
 def run_torch(trainer, *, start, stop):
@@ -147,6 +149,21 @@ def test_a_snapshot_is_a_copy(task, runs, tmp_path):
     snapshot.write_into(tmp_path / "late")
     for file in ("weights.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"):
         assert (tmp_path / "late" / file).read_bytes() == (folders[STEPS // 2] / file).read_bytes()
+
+
+def test_validation_pictures_agree(task, runs, tmp_path):
+    """Of the averages, by the tiny models' own sampler, which is DDIM."""
+    end = runs["torch"][0][STEPS]
+    pictures = {}
+    for backend, make in [("torch", make_trainer), ("flax", make_flax_trainer)]:
+        folder = tmp_path / backend
+        folder.mkdir()
+        make(task, checkpoint=end).validate(folder)
+        pictures[backend] = {path.name: np.asarray(Image.open(path)).astype(int) for path in folder.iterdir()}
+    assert pictures["flax"].keys() == pictures["torch"].keys() == {"00-00.png", "00-01.png", "01-00.png", "01-01.png"}
+    for name, theirs in pictures["torch"].items():
+        assert np.abs(pictures["flax"][name] - theirs).max() <= 1, name
+        assert theirs.std() > 1
 
 
 def test_another_jobs_checkpoint_is_refused(task, runs, tmp_path):

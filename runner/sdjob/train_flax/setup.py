@@ -24,6 +24,7 @@ from sdjob.train_flax.lora import add_lora, load_lora, read_lora
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae
 from sdjob.train_flax.models.layers import Compute, LoraParam
+from sdjob.train_flax.sample import SamplePlan, write_pictures
 from sdjob.train_flax.step import Models, PendingMetrics, StepBatch, StepRunner, make_plan
 
 COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
@@ -140,6 +141,21 @@ class FlaxTrainer:
     def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
         scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
         return states.snapshot(self.runner.state, paths=dict(self.runner.plan.paths), count=self.runner.count, scalars=scalars)
+
+    def validate(self, folder: Path) -> None:
+        """EMA weights are what is published, so they are what is looked at."""
+        asked, runner = self.task.job.validation, self.runner
+        assert asked is not None
+        plan = SamplePlan(
+            prompts=asked.prompts,
+            images=asked.images,
+            inference_steps=asked.inference_steps,
+            guidance_scale=asked.guidance_scale,
+            latent_shape=self.latent_shape,
+            seed=self.task.job.train.seed,
+        )
+        weights = runner.state.parameters if runner.state.averages is None else runner.state.averages
+        write_pictures(weights, runner.frozen, plan=runner.plan, asked=plan, model=self.task.model, folder=folder)
 
 
 def build_trainer(task: TrainTask) -> FlaxTrainer:

@@ -1,0 +1,90 @@
+"""The stream of a process's batches: pictures, caption tokens and draws of each step, made ahead of it.
+
+Axes: M micro-steps, B pictures of this process in one, H x W positions, C channels, T tokens.
+"""
+
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from sdjob.data.index import Index
+from sdjob.data.prefetch import Prefetch, SampleBatches
+from sdjob.data.samples import SampleSource
+from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.diffusion.schedule import read_schedule
+from sdjob.spec.task import TrainTask
+from sdjob.train_flax.setup import FlaxTrainer
+from sdjob.train_flax.step import StepBatch
+from sdjob.train_flax.tokens import CaptionTokenizer
+
+
+@dataclass(frozen=True)
+class BatchMaker:
+    """The batch of a process at a step: a pure function, with any number of threads."""
+
+    samples: SampleBatches
+    """Its members are the process's rows, micro-step after micro-step."""
+
+    num_micro: int
+    tokenizer: CaptionTokenizer
+    draws: DrawPlan
+
+    def __call__(self, step: int) -> StepBatch:
+        samples = self.samples.batch(step)
+        drawn = draw(self.draws, step=step, indices=self.samples.members)
+        return StepBatch(
+            pixels_MBHWC=self._images(np.stack([sample.pixels_CHW for sample in samples])),
+            ids_MBT=self._split(self.tokenizer.ids([sample.caption for sample in samples])),
+            timesteps_MB=self._split(drawn.timesteps_B.astype(np.int32)),
+            signal_MB=self._split(drawn.signal_B),
+            sigma_MB=self._split(drawn.sigma_B),
+            loss_weight_MB=self._split(drawn.loss_weight_B),
+            noise_MBHWC=self._images(drawn.noise_BCHW),
+            input_noise_MBHWC=self._images(drawn.input_noise_BCHW),
+            posterior_MBHWC=self._images(drawn.posterior_BCHW),
+        )
+
+    def _split(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return rows.reshape(self.num_micro, -1, *rows.shape[1:])
+
+    def _images(self, images_BCHW: NDArray[Any]) -> NDArray[Any]:
+        return self._split(np.ascontiguousarray(images_BCHW.transpose(0, 2, 3, 1)))
+
+
+def rows_of_process(index: int, *, num_processes: int, rows_of_micro: int, global_batch: int) -> list[int]:
+    """Micro-step m of process p takes rows (m * processes + p) * its rows and on: every row of the global batch once."""
+    num_micro = global_batch // (rows_of_micro * num_processes)
+    firsts = [(micro * num_processes + index) * rows_of_micro for micro in range(num_micro)]
+    return [row for first in firsts for row in range(first, first + rows_of_micro)]
+
+
+@contextmanager
+def build_batches(task: TrainTask, *, trainer: FlaxTrainer) -> Generator[Prefetch[StepBatch]]:
+    train, workers = task.job.train, task.job.run.workers
+    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.pictures, data=task.job.data, seed=train.seed)
+    rows_of_micro = train.device_batch * jax.local_device_count()
+    rows = rows_of_process(
+        jax.process_index(), num_processes=jax.process_count(), rows_of_micro=rows_of_micro, global_batch=train.global_batch
+    )
+    samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
+    tokenizer = CaptionTokenizer.of(task.model / "tokenizer")
+    make: Callable[[int], StepBatch] = BatchMaker(samples, len(rows) // rows_of_micro, tokenizer, draw_plan(task, trainer))
+    with closing(samples), Prefetch(make, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches:
+        yield batches
+
+
+def draw_plan(task: TrainTask, trainer: FlaxTrainer) -> DrawPlan:
+    train = task.job.train
+    return DrawPlan(
+        seed=train.seed,
+        schedule=read_schedule(task.model, prediction=train.loss.prediction),
+        latent_shape=trainer.latent_shape,
+        snr_gamma=train.loss.snr_gamma,
+        noise_offset=train.loss.noise_offset,
+        input_perturbation=train.loss.input_perturbation,
+    )
