@@ -1,40 +1,41 @@
 """Prints which store does what, in Markdown, from a run of the contract: `python tests/contract/table.py`."""
 
 import sys
-from collections import defaultdict
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))  # where pytest's `pythonpath` leads
-
-from contract.rows import ROWS  # noqa: E402
-
-Results = dict[str, dict[str, list[bool]]]
 
 
-class Collector:
-    """Of each test, in the order of the file: of each store, how its cases ended."""
+@dataclass
+class Results:
+    """A plugin of pytest's: how each case ended, as (test, its parameters, passed)."""
 
-    def __init__(self) -> None:
-        self.results: Results = defaultdict(lambda: defaultdict(list))
+    cases: list[tuple[str, str, bool]] = field(default_factory=list)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.when != "call" and report.passed:
-            return
-        name, _, case = report.nodeid.rpartition("::")[2].partition("[")
-        store = max((row for row in ROWS if f"-{row}-" in f"-{case.rstrip(']')}-"), key=len, default=None)
-        if store is not None:
-            self.results[name][store].append(report.passed)
+        if report.when == "call" or report.failed:
+            name, _, parameters = report.nodeid.rpartition("::")[2].removesuffix("]").partition("[")
+            self.cases.append((name, parameters, report.passed))
 
 
-def markdown(results: Results) -> str:
-    lines = [f"| | {' | '.join(ROWS)} |", f"|---|{'---|' * len(ROWS)}"]
-    for name, by_store in results.items():
-        words = name.removeprefix("test_").replace("_", " ")
-        lines.append(f"| {words} | {' | '.join(mark(by_store.get(store, [])) for store in ROWS)} |")
+def markdown(results: Results, *, stores: list[str]) -> str:
+    lines = [f"| | {' | '.join(stores)} |", f"|---|{'---|' * len(stores)}"]
+    for name in dict.fromkeys(name for name, _, _ in results.cases):
+        by_store: dict[str, list[bool]] = {store: [] for store in stores}
+        for case, parameters, passed in results.cases:
+            if case == name:
+                by_store[store_of(parameters, stores=stores)].append(passed)
+        lines.append(f"| {name.removeprefix('test_').replace('_', ' ')} | {' | '.join(map(mark, by_store.values()))} |")
     return "\n".join(lines)
+
+
+def store_of(parameters: str, *, stores: list[str]) -> str:
+    """Of `s3-moto-1048576` it is `s3-moto`: the longest that fits."""
+    return max((store for store in stores if f"-{store}-" in f"-{parameters}-"), key=len)
 
 
 def mark(cases: list[bool]) -> str:
@@ -43,7 +44,10 @@ def mark(cases: list[bool]) -> str:
 
 
 if __name__ == "__main__":
-    collector = Collector()
-    code = pytest.main([str(HERE / "test_stores.py"), "-q", "-p", "no:terminal"], plugins=[collector])
-    sys.stdout.write(markdown(collector.results) + "\n")
+    results = Results()
+    with redirect_stdout(sys.stderr):
+        code = pytest.main([str(HERE / "test_stores.py"), "-q"], plugins=[results])
+    from contract.rows import ROWS  # only now: pytest complains of SDKs that were imported before it
+
+    sys.stdout.write(markdown(results, stores=list(ROWS)) + "\n")
     sys.exit(code)

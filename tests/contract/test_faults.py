@@ -9,6 +9,7 @@ import pytest
 
 from contract.rows import RANGE_BYTES, S3_PART_BYTES, gcs_store, reach, s3_store
 from fakes.faulty_proxy import Asked, Fault, FaultyProxy
+from sdjob.core.clock import SystemClock
 from sdjob.core.retry import Backoff
 from sdjob.store import gcs, s3
 from sdjob.store.base import ObjectChangedError, ObjectDeniedError, ObjectMissingError, ObjectStore, TransientStoreError
@@ -192,3 +193,24 @@ class TestMultipart:
             with pytest.raises(ObjectDeniedError):
                 s3_store(bucket).write_file("a", tmp_path / "file")
         assert "Uploads" not in seaweed.client.list_multipart_uploads(Bucket=bucket)
+
+
+class TestServer:
+    @pytest.mark.parametrize("kind", SERVERS)
+    def test_one_that_was_killed_is_waited_for(self, request, kind):
+        fixture, _, make = SERVERS[kind]
+        server = request.getfixturevalue(fixture)
+        reach(request, server.environment)
+        store = make(server.new_bucket())
+        store.create("log/0", b"kept")
+        server.kill()
+        with pytest.raises(TransientStoreError, match="cannot be reached"):
+            store.read("log/0")
+
+        class Restart(SystemClock):
+            def sleep(self, seconds: float) -> None:
+                server.restart()
+
+        patient = PatientStore(store, backoff=Backoff(attempts=2, clock=Restart()))
+        assert patient.read("log/0") == b"kept"
+        assert patient.create("log/0", b"other") is False

@@ -115,7 +115,9 @@ class RangedReader:
     def _first(self, source: Source) -> First:
         """Asks for no range: the headers then tell size, version and checksum, and an empty object is no error (416)."""
         opened = source.open(None, version=None)
-        data = bytes(_taken(opened.body, min(opened.size_bytes, self.range_bytes), source=source))
+        buffer = bytearray(min(opened.size_bytes, self.range_bytes))
+        _fill(memoryview(buffer), opened.body, source=source)
+        data = bytes(buffer)
         if len(data) == opened.size_bytes:
             _refuse_damaged(opened.checksum, _checksum_of(data, opened.checksum), where=source.where)
         return First(data, opened)
@@ -133,17 +135,22 @@ class RangedReader:
 
     def _in_order(self, source: Source, *, spans: deque[Span], version: str) -> Generator[bytes, None, None]:
         """A range is under way, or waits to be taken, only while it holds a buffer. Only a reader that has none waits for one,
-        so some reader always goes on."""
-        under_way: deque[Future[bytearray]] = deque()
+        so some reader always goes on. The memory of a buffer is used again: so much given back and taken anew by so many threads
+        would lie in pieces, and more than twice of it be held."""
+        under_way: deque[tuple[Future[int], bytearray]] = deque()
+        free: list[bytearray] = []
         stopped = threading.Event()
         pool = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="range")
         try:
             while spans or under_way:
                 while spans and len(under_way) < AT_ONCE and self.buffers.acquire(blocking=not under_way):
-                    span = spans.popleft()
-                    under_way.append(pool.submit(self._range, source, span=span, version=version, stopped=stopped))
-                yield bytes(under_way[0].result())
+                    span, buffer = spans.popleft(), free.pop() if free else bytearray(self.range_bytes)
+                    fetch = pool.submit(self._range, source, span=span, version=version, into=buffer, stopped=stopped)
+                    under_way.append((fetch, buffer))
+                future, buffer = under_way[0]
+                yield bytes(memoryview(buffer)[: future.result()])
                 under_way.popleft()
+                free.append(buffer)
                 self.buffers.release()
         finally:
             stopped.set()
@@ -151,29 +158,28 @@ class RangedReader:
             for _ in under_way:
                 self.buffers.release()
 
-    def _range(self, source: Source, *, span: Span, version: str, stopped: threading.Event) -> bytearray:
-        def attempt() -> bytearray:
+    def _range(self, source: Source, *, span: Span, version: str, into: bytearray, stopped: threading.Event) -> int:
+        def attempt() -> int:
             if stopped.is_set():
                 raise CancelledError
             opened = source.open(span, version=version)
-            data = _taken(opened.body, span.stop - span.start, source=source)
+            _fill(memoryview(into)[: span.stop - span.start], opened.body, source=source)
             if opened.version != version:  # not every server honours the condition
                 raise ObjectChangedError("the object was replaced while it was being read.", where=source.where)
-            return data
+            return span.stop - span.start
 
         return with_retries(attempt, transient=(TransientStoreError,), backoff=self.backoff)
 
 
-def _taken(body: Body, count: int, *, source: Source) -> bytearray:
-    """So many bytes of the body, the rest of which is never asked for. Filled piece by piece: joining would hold them twice."""
-    data, at = bytearray(count), 0
+def _fill(data: memoryview, body: Body, *, source: Source) -> None:
+    """So many bytes of the body, the rest of which is never asked for."""
+    at = 0
     with source.errors(), closing(body):
-        while at < count and (piece := body.read(min(PIECE_BYTES, count - at))):
+        while at < len(data) and (piece := body.read(min(PIECE_BYTES, len(data) - at))):
             data[at : at + len(piece)] = piece
             at += len(piece)
-    if at < count:
-        raise TransientStoreError(f"the connection ended {count - at} bytes short of {count}.", where=source.where)
-    return data
+    if at < len(data):
+        raise TransientStoreError(f"the connection ended {len(data) - at} bytes short of {len(data)}.", where=source.where)
 
 
 def _checksum_of(data: bytes, checksum: Checksum | None) -> int:
