@@ -17,7 +17,7 @@ from sdjob.ledger.read import read_attempt
 from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.places import parse_place
 from sdjob.store.base import ObjectStore
-from sdjob.store.open import open_store
+from sdjob.store.open import open_run
 
 DEFAULT_KEEP = 3
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
-    store, clock = open_store(parse_place(args.place, base=Path.cwd())), log.clock
+    store, clock = open_run(parse_place(args.place, base=Path.cwd())), log.clock
     match args.checkpoints_verb:
         case "list":
             return list_commits(store, clock=clock, log=log, as_json=args.json)

@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace, *, log: Log) -> int:
     from sdjob.job.export import export
     from sdjob.spec.places import parse_place
-    from sdjob.store.open import open_store
+    from sdjob.store.open import open_run
 
     done = export(
-        open_store(parse_place(args.place, base=Path.cwd())),
+        open_run(parse_place(args.place, base=Path.cwd())),
         step=args.step,
         to=args.to,
         format=args.format,

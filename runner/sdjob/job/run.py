@@ -1,77 +1,38 @@
-"""One attempt at a job, from the look at the log to the last publish: the table of contents of `sdjob run`."""
+"""`sdjob run`, from the look at the log to the claim; the rest is the attempt's."""
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sdjob.ckpt.engine import Claim, CommitLog, Restored
+from sdjob.ckpt.engine import CommitLog
 from sdjob.ckpt.history import History
 from sdjob.ckpt.manifest import DamagedBlobError
 from sdjob.core.clock import Clock
-from sdjob.core.errors import DeniedError, FencedError, SdjobError, StorageError, UsageError
+from sdjob.core.errors import UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
-from sdjob.data.index import Index
 from sdjob.job import machine
-from sdjob.job.fetch import Here
-from sdjob.job.limits import check_progress, hours_left, time_spent
-from sdjob.job.pins import pinned, read_pins, write_pins
-from sdjob.job.results import Result, check_publish_access, lacks_samples, publish_all, publish_places
-from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
+from sdjob.job.attempt import Attempt, Run, Staged, resolution_of, stage
+from sdjob.job.limits import check_progress, hours_left
+from sdjob.job.results import check_publish_access, publish_places
+from sdjob.job.resume import Facts, check_identity, check_length
 from sdjob.job.scratch import attempt_folder, run_folder
-from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
-from sdjob.job.stop import RERUN, StopRequest
-from sdjob.job.tracking import open_for_attempt
-from sdjob.job.training import Training
+from sdjob.job.stop import StopRequest
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
-from sdjob.spec.hardware import Accelerator, parse_accelerator
+from sdjob.spec.hardware import parse_accelerator
 from sdjob.spec.job import JobSpec
-from sdjob.spec.load import resolved_yaml
 from sdjob.spec.places import parse_place
 from sdjob.spec.support import unsupported
-from sdjob.spec.task import TrainTask
-from sdjob.store.open import open_store, resolve_revision
+from sdjob.store.open import open_store
 from sdjob.store.patient import PatientStore
 from sdjob.track.access import check_access
-from sdjob.track.trackers import Trackers, no_trackers
 
-JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 # How long a reader of a retired checkpoint may take to finish (export, sample); a folder is read in no time.
 PRUNE_GRACE_S = {"file": 1.0, "remote": 30.0}
 # How long a line of the ledger waits at most. In a bucket every flush is a request, and an object that a later attempt reads.
 FLUSH_AGE_S = {"file": 5.0, "remote": 30.0}
-
-
-@dataclass(frozen=True)
-class Staged:
-    job: JobSpec
-    """With a commit wherever the job names a revision on the Hub."""
-
-    model: StagedModel
-    pictures: Path | None
-    """None where only the index was read: who trains gathers them."""
-
-    index: Index
-    init_from: Path | None
-    hashes: dict[str, str]
-    """Of the model's files and of what the weights start from."""
-
-
-@dataclass
-class Run:
-    """What one command needs from its first look at the log on."""
-
-    job: JobSpec
-    store: PatientStore
-    commits: CommitLog
-    accelerator: Accelerator
-    stop: StopRequest
-    clock: Clock
-    log: Log
 
 
 def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
@@ -148,209 +109,3 @@ def newest_facts(commits: CommitLog, history: History) -> Facts | None:
         return commits.manifest_of(history.live[0]).facts
     except DamagedBlobError:
         return None
-
-
-def stage(run: Run, *, may_write: bool) -> Staged:
-    here = here_of(run)
-    job, pins = pinned(run.job, stored=read_pins(run.store), resolve=resolve_revision)
-    if may_write:
-        write_pins(pins, store=run.store)
-    model = stage_model(job, here=here)
-    data = stage_index(job, store=run.store, may_write=may_write, here=here)
-    init_from, start_hashes = stage_init_from(job, here=here)
-    here.check_stop()
-    return Staged(job, model, data.pictures, data.index, init_from, {**model.hashes, **start_hashes})
-
-
-def here_of(run: Run) -> Here:
-    return Here(machine.scratch_root(run.job), check_stop=run.stop.check, clock=run.clock, log=run.log)
-
-
-def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resolution:
-    return resolve(
-        staged.job,
-        accelerator=run.accelerator,
-        num_cores=machine.num_cores(),
-        num_pictures=len(staged.index),
-        index_sha256=staged.index.sha256,
-        model_hashes=staged.hashes,
-        stored=stored,
-    )
-
-
-def result_of(restored: Restored) -> Result:
-    return Result(restored.folder, restored.step, restored.digest, restored.manifest.facts)
-
-
-@dataclass
-class Attempt:
-    """From the claim to `done`; every way out leaves an `end` event in the ledger."""
-
-    run: Run
-    claim: Claim
-    folder: Path
-    ledger: LedgerWriter
-    seconds_left: float
-    staged: Staged | None
-    """What was staged before the claim."""
-
-    started_s: float = 0.0
-    trackers: Trackers = field(default_factory=no_trackers)
-
-    def execute(self) -> None:
-        self.started_s = self.run.clock.monotonic_s()
-        self.ledger.event("start", host=machine.host_name())
-        self.ledger.flush()
-        try:
-            self._work()
-        except SdjobError as error:
-            self._end(error.exit_code, str(error))
-            raise
-        except Exception as error:
-            self._end(SdjobError.exit_code, f"{type(error).__name__}: {error}")
-            raise
-        self._end(0, "done")
-
-    def _end(self, exit_code: int, why: str) -> None:
-        if exit_code == FencedError.exit_code:
-            self.trackers.abandon()
-        else:
-            self.trackers.stop(seconds_left=self.run.stop.seconds_left)
-        try:
-            self.ledger.event("end", exit_code=exit_code, why=why)
-            self.ledger.flush()
-        except (StorageError, DeniedError) as error:
-            # How the attempt ended counts for more than its last line in the ledger.
-            self.run.log.warning("ledger", f"the attempt's end was not recorded: {error}")
-
-    def _work(self) -> None:
-        run = self.run
-        staged = self.staged or self._timed("stage", lambda: stage(run, may_write=True))
-        restored = self._timed("restore", lambda: run.commits.restore(self.folder / "restored"))
-        stored = restored.manifest.facts if restored else None
-        resolution = resolution_of(run, staged, stored=stored)
-        if stored is not None:
-            check_identity(resolution, stored=stored)
-        run.store.write(JOB_KEY, resolved_yaml(resolution.job).encode())
-        start_step = restored.step if restored else 0
-        check_length(resolution, step=start_step)
-        self.trackers = self._open_trackers(resolution, start_step=start_step)
-        result = result_of(restored) if restored and start_step == resolution.total_steps else None
-        if result is None or lacks_samples(run.job, step=result.step, store=run.store):
-            result = self._train(staged, resolution, restored=restored) or result
-            assert result is not None
-        if lacks_samples(run.job, step=result.step, store=run.store):
-            run.stop.check_after(result.step)  # the last step was stopped before its pictures: the next attempt draws them
-        self._finish(result, staged, resolution)
-
-    def _open_trackers(self, resolution: Resolution, *, start_step: int) -> Trackers:
-        run = self.run
-        return open_for_attempt(
-            resolution.job,
-            run_id=self._run_id(resolution),
-            claim=self.claim,
-            start_step=start_step,
-            total_steps=resolution.total_steps,
-            store=run.store,
-            scratch=self.folder,
-            ledger=self.ledger,
-            clock=run.clock,
-            log=run.log,
-        )
-
-    def _timed(self, name: str, phase: Callable[[], Any]) -> Any:
-        started_s = self.run.clock.monotonic_s()
-        try:
-            return phase()
-        finally:
-            self.ledger.event("phase", name=name, seconds=round(self.run.clock.monotonic_s() - started_s, 3))
-
-    def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result | None:
-        """The last step's state; None where it was committed before and only its pictures were still to be drawn."""
-        run, start_step = self.run, restored.step if restored else 0
-        run.log.event(
-            "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
-        )
-        index_file = self.folder / "index.jsonl"
-        index_file.write_bytes(staged.index.to_jsonl())
-        training = Training(
-            task=TrainTask(
-                job=resolution.job,
-                model=staged.model.folder,
-                pictures=staged.pictures or self._timed("stage", lambda: self._pictures(staged)),
-                index=index_file,
-                scratch=self.folder,
-                total_steps=resolution.total_steps,
-                start_step=start_step,
-                restore_from=restored.folder if restored else None,
-                init_from=staged.init_from,
-                device="cuda" if run.accelerator.kind == "nvidia" else "cpu",
-                threads=resolution.threads,
-            ),
-            resolution=resolution,
-            stored=restored.manifest.facts if restored else None,
-            num_processes=run.accelerator.devices_per_node,
-            store=run.store,
-            commits=run.commits,
-            ledger=self.ledger,
-            trackers=self.trackers,
-            attempt=self.claim.epoch,
-            stop=run.stop,
-            clock=run.clock,
-            log=run.log,
-            check_time=self._check_time,
-        )
-        training.run()
-        return None if start_step == resolution.total_steps else self._outcome(training, resolution)
-
-    def _pictures(self, staged: Staged) -> Path:
-        return stage_pictures(staged.job, index=staged.index, here=here_of(self.run))
-
-    def _first_words(self, resolution: Resolution, start_step: int) -> str:
-        train = resolution.job.train
-        if start_step == resolution.total_steps:
-            return f"all {start_step} steps are done; drawing the validation pictures"
-        where = f"from step {start_step}" if start_step else "from the start"
-        batch = f"{train.global_batch} pictures a step, {train.precision}"
-        return f"training {train.method} {where} to step {resolution.total_steps}, {batch}"
-
-    def _check_time(self) -> None:
-        if self.run.clock.monotonic_s() - self.started_s > self.seconds_left:
-            self.run.stop.request(cause=time_spent(self.run.job, attempts=self.claim.epoch))
-
-    def _outcome(self, training: Training, resolution: Resolution) -> Result:
-        """The last step's state where it was committed; else why the training ended before it."""
-        saves = training.saves
-        if saves.final is not None:
-            return Result(saves.final.folder, resolution.total_steps, saves.committed_digest, saves.final.facts)
-        self.run.stop.check_after(saves.committed_step)
-        raise StorageError("the last step could not be saved.", next_step=RERUN)
-
-    def _run_id(self, resolution: Resolution) -> str:
-        """The same for all attempts at this run, and for no other run, though that had the same job."""
-        first = next(iter(self.claim.history.claims), None)
-        nonce = first.nonce if first else self.claim.nonce
-        return hashlib.sha256(f"{resolution.identity_hash} {nonce}".encode()).hexdigest()
-
-    def _finish(self, result: Result, staged: Staged, resolution: Resolution) -> None:
-        run = self.run
-        run.commits.still_owner()
-
-        def publish() -> list[str]:
-            return publish_all(
-                result,
-                run_id=self._run_id(resolution),
-                job=resolution.job,
-                model=staged.model.folder,
-                index=staged.index,
-                store=run.store,
-                scratch=self.folder,
-                check_stop=run.stop.check,
-                log=run.log,
-            )
-
-        published = self._timed("publish", publish)
-        run.commits.prune()
-        self.trackers.finish(step=result.step, digest=result.digest, seconds_left=run.stop.seconds_left)
-        run.commits.finish(step=result.step, digest=result.digest, published=published)
-        run.log.event("done", f"{run.job.name} is done: step {result.step}, digest {result.digest[:12]}", digest=result.digest)

@@ -10,13 +10,13 @@ from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
+from sdjob.job.attempt import JOB_KEY
 from sdjob.job.export import export, read_job
 from sdjob.job.fetch import Here, fetch
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.machine import scratch_root
 from sdjob.job.pins import model_place
-from sdjob.job.run import JOB_KEY
 from sdjob.job.stage import model_folder
 from sdjob.job.stop import StopRequest
 from sdjob.job.weights import DIFFUSERS_LORA, Weights
@@ -111,7 +111,6 @@ def model_of_run(job: JobSpec, *, choice: Choice, here: Here) -> Path:
 
 def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, clock: Clock, log: Log) -> list[Path]:
     """Draws `task`, whose model is found from the place; returns the pictures' files in the order of prompts."""
-    task.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sdjob-sample-") as folder:
         here = Here(scratch_root(None), check_stop=stop.check, clock=clock, log=log)
         source = find_source(place, choice=choice, scratch=Path(folder), here=here)
@@ -124,8 +123,16 @@ def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, c
         )
         task_file = Path(folder) / "task.json"
         write_task(task, task_file)
+        make_folder(task.out)
         draw(task_file, task=task, stop=stop, clock=clock, log=log)
     return sorted(task.out / f"{p:02d}-{i:02d}.png" for p in range(len(task.prompts)) for i in range(task.images))
+
+
+def make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"nothing can be written there: {error.strerror}.", where=f"--out {out}") from error
 
 
 def draw(task_file: Path, *, task: SampleTask, stop: StopRequest, clock: Clock, log: Log) -> None:

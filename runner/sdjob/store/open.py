@@ -4,7 +4,7 @@ import importlib
 from dataclasses import replace
 from typing import Any, Protocol, cast
 
-from sdjob.core.errors import UnavailableError
+from sdjob.core.errors import UnavailableError, UsageError
 from sdjob.spec.places import Place
 from sdjob.store.base import ObjectStore
 
@@ -28,6 +28,17 @@ def open_store(place: Place) -> ObjectStore:
     """
     class_name = STORES[place.scheme][0].partition(":")[2]
     return cast("StoreClass", getattr(_module(place), class_name)).of(place)
+
+
+def open_run(place: Place) -> ObjectStore:
+    """The store of a run's checkpoints. UsageError for the Hub, whose repositories cannot hold a commit log."""
+    if place.scheme == "hf":
+        raise UsageError(
+            "the Hub keeps no checkpoints: a run lies in a folder or a bucket.",
+            where=place.uri,
+            next_step="Name the job's checkpoint.to.",
+        )
+    return open_store(place)
 
 
 def resolve_revision(place: Place) -> Place:

@@ -148,9 +148,9 @@ class TestWrongPlace:
             assert caught.value.exit_code == 66
         assert list(tmp_path.iterdir()) == []
 
-    def test_not_yet_a_bucket(self, verb):
-        with pytest.raises(UsageError, match="not yet"):
-            sdjob(verb, "s3://bucket/run")
+    def test_the_hub_keeps_no_runs(self, verb):
+        with pytest.raises(UsageError, match="keeps no checkpoints"):
+            sdjob(verb, "hf://me/run")
 
 
 @pytest.mark.parametrize("words", [[], ["list"], ["prune", "x", "--keep", "0"], ["prune", "x", "--keep", "-1"], ["repair", "x"]])

@@ -17,7 +17,7 @@ CORE = ("numpy", "pillow", "pydantic", "pyyaml", "safetensors")
 # As in pyproject.toml, which a test compares with this.
 EXTRAS = {
     "torch": ("accelerate", "diffusers", "peft", "torch", "transformers"),
-    "flax": ("flax", "jax", "optax"),
+    "flax": ("flax", "jax", "optax", "tokenizers"),
     "s3": ("boto3",),
     "gcs": ("google-cloud-storage",),
     "hub": ("huggingface_hub",),

@@ -9,7 +9,7 @@ from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore, fail
 from sdjob.core.errors import DeniedError, FencedError, StorageError
 from sdjob.core.log import Log
-from sdjob.job.run import Attempt
+from sdjob.job.attempt import Attempt
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
 
