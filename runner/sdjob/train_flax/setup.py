@@ -21,6 +21,7 @@ from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_flax import state as states
 from sdjob.train_flax.lora import add_lora, load_lora, read_lora
+from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae
 from sdjob.train_flax.models.layers import Compute, LoraParam
@@ -87,10 +88,12 @@ def build_runner(task: TrainTask, *, models: Models) -> StepRunner:
         dropout=dropout,
     )
     parameters = {name: variable.get_value() for name, (_, variable) in own.items()}
+    layout = Layout.of_all_devices()
     return StepRunner(
         plan=plan,
-        frozen=frozen,
-        state=states.start_state(parameters, ema=train.ema is not None),
+        frozen=layout.replicated(frozen),
+        state=layout.spread(states.start_state(parameters, ema=train.ema is not None)),
+        put=layout.put_batch,
         learning_rate=learning_rate(task),
         ema_decay=train.ema.decay if train.ema else None,
         dropout_seed=train.seed if dropout else None,
@@ -133,7 +136,7 @@ class FlaxTrainer:
 
     def load(self, checkpoint: Path) -> None:
         restored = states.restore(self.runner.state, checkpoint, paths=dict(self.runner.plan.paths))
-        self.runner.state, self.runner.count = restored.state, restored.count
+        self.runner.state, self.runner.count = Layout.of_all_devices().spread(restored.state), restored.count
 
     def step(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
         return self.runner.run(batch, step=step, stop_wanted=stop_wanted)
