@@ -38,5 +38,5 @@ clean:
 	touch $@
 
 .venv/test-ready: .venv/demo-ready
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[torch,flax,s3,gcs,hub,data,track,dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[torch,flax,tpu,s3,gcs,hub,data,track,k8s,dev]'
 	touch $@

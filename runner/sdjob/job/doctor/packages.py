@@ -18,6 +18,7 @@ CORE = ("numpy", "pillow", "pydantic", "pyyaml", "safetensors")
 EXTRAS = {
     "torch": ("accelerate", "diffusers", "peft", "torch", "transformers"),
     "flax": ("flax", "jax", "optax", "tokenizers"),
+    "tpu": ("libtpu",),
     "s3": ("boto3",),
     "gcs": ("google-cloud-storage",),
     "hub": ("huggingface_hub",),
@@ -25,7 +26,7 @@ EXTRAS = {
     "track": ("tensorboard", "wandb"),
     "xformers": ("xformers",),
 }
-LUXURIES = {"xformers"}  # torch's own attention does the same
+LUXURIES = {"tpu", "xformers"}  # other devices do without; torch's own attention does the same
 SCHEME_EXTRAS = {"s3": "s3", "gs": "gcs", "hf": "hub"}
 
 
