@@ -63,9 +63,9 @@ def names_below(folder: Path) -> list[str]:
     Raises MissingError, DeniedError, or DataError for a link that leaves the folder.
     """
     if not folder.exists():
-        raise MissingError("does not exist.", where=str(folder), next_step="Give the folder that holds the pictures.")
+        raise MissingError("does not exist.", where=str(folder), next_step="Set data.source to the folder that holds the data.")
     if not folder.is_dir():
-        raise DataError("is a file, not a folder of pictures.", where=str(folder))
+        raise DataError("is a file, not a folder.", where=str(folder), next_step="Set data.source to the folder that it is in.")
     names = _walk(folder, prefix="", ancestors=(os.path.realpath(folder),), roots=_roots(folder))
     return sorted(names, key=os.fsencode)
 

@@ -10,7 +10,8 @@ from sdjob.core.errors import DataError, UnavailableError
 
 # https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format: how a stream ends; a reader takes any end for it
 END_OF_STREAM = b"\xff\xff\xff\xff\0\0\0\0"
-BATCH_ROWS = 64  # pictures of a batch are in memory at once
+BATCH_ROWS = 16  # pictures of a batch are in memory at once
+BUFFER_BYTES = 1024 * 1024
 INSTALL = "pip install 'sdjob[data]'"
 
 
@@ -56,7 +57,8 @@ def pyarrow_module() -> Any:
 
 
 def _parquet(path: Path) -> Any:
-    return pyarrow_module().parquet.ParquetFile(path)
+    """Without pre_buffer, which is pyarrow's default for places far away and reads all that will be asked for into memory."""
+    return pyarrow_module().parquet.ParquetFile(path, pre_buffer=False, buffer_size=BUFFER_BYTES)
 
 
 @contextmanager

@@ -166,6 +166,20 @@ class TestTables:
         assert list(machine.seen(store).values()) == [(PNG, ("red, old",))]
 
 
+def test_memory_holds_a_row_group_and_not_the_file(tmp_path: Path):
+    import os
+
+    from sdjob.data.parquet import parquet_batches
+
+    table = embedded_table([Pair(os.urandom(100_000), "x") for _ in range(200)])
+    (tmp_path / "a.parquet").write_bytes(parquet_bytes(table, row_group_size=2))
+    del table
+    before, most = pa.total_allocated_bytes(), 0
+    for _ in parquet_batches(tmp_path / "a.parquet", columns=["image", "text"], name="a"):
+        most = max(most, pa.total_allocated_bytes() - before)
+    assert most < 6_000_000
+
+
 class TestDamage:
     @pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
     def test_parquet_that_is_cut_short(self, machine: Machine, share: float):
