@@ -16,21 +16,22 @@ from sdjob.job.fetch import Here
 from sdjob.job.limits import time_spent
 from sdjob.job.pins import pinned, read_pins, write_pins
 from sdjob.job.results import Result, lacks_samples, publish_all
-from sdjob.job.resume import Facts, Resolution, check_identity, check_length, resolve
+from sdjob.job.resume import Facts, Resolution, check_identity, check_length, num_processes, resolve
 from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
 from sdjob.job.stop import RERUN, StopRequest
 from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.write import LedgerWriter
-from sdjob.spec.hardware import Accelerator
+from sdjob.spec.hardware import Accelerator, Kind
 from sdjob.spec.job import JobSpec
 from sdjob.spec.load import resolved_yaml
-from sdjob.spec.task import TrainTask
+from sdjob.spec.task import Device, TrainTask
 from sdjob.store.open import resolve_revision
 from sdjob.store.patient import PatientStore
 from sdjob.track.trackers import Trackers, no_trackers
 
 JOB_KEY = "job.yaml"  # the resolved job, at the run's place
+DEVICES: dict[Kind, Device] = {"cpu": "cpu", "nvidia": "cuda", "tpu": "tpu"}
 
 
 @dataclass(frozen=True)
@@ -195,12 +196,13 @@ class Attempt:
                 start_step=start_step,
                 restore_from=restored.folder if restored else None,
                 init_from=staged.init_from,
-                device="cuda" if run.accelerator.kind == "nvidia" else "cpu",
+                device=DEVICES[run.accelerator.kind],
                 threads=resolution.threads,
             ),
             resolution=resolution,
             stored=restored.manifest.facts if restored else None,
-            num_processes=run.accelerator.devices_per_node,
+            num_processes=num_processes(resolution.job, accelerator=run.accelerator),
+            num_devices=run.accelerator.devices_per_node,
             store=run.store,
             commits=run.commits,
             ledger=self.ledger,

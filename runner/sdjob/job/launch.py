@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdjob.spec.task import Device
+from sdjob.spec.train import Backend
 
 # A trainer reads local folders only; a hidden look at the network would be slow and would not be ours.
 QUIET = {
@@ -17,6 +18,7 @@ QUIET = {
 }
 # The widest instructions that every x86 server of the last ten years has: with them the next machine adds up alike.
 PORTABLE_ARITHMETIC = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+PORTABLE_XLA = "--xla_cpu_max_isa=AVX2"
 
 
 # What says to torch that a process is one of a gang; an outer launcher's is not ours.
@@ -31,7 +33,11 @@ class Command:
 
 @dataclass(frozen=True)
 class GangShape:
+    backend: Backend
     num_processes: int
+    devices: int
+    """Of each process. On a CPU flax divides the one process into so many virtual devices."""
+
     device: Device
     threads: int
     deterministic: bool
@@ -41,13 +47,22 @@ class GangShape:
 
 def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
     # -P: the folder that a person stands in may hold a torch.py of their own.
-    argv = (sys.executable, "-P", "-m", "sdjob.train_torch", str(task_file))
+    argv = (sys.executable, "-P", "-m", f"sdjob.train_{shape.backend}", str(task_file))
     inherited = {name: value for name, value in environment.items() if name not in RENDEZVOUS}
-    common = {**inherited, **QUIET, **_arithmetic(shape)}
+    arithmetic = _of_flax(shape, inherited) if shape.backend == "flax" else _of_torch(shape)
+    common = {**inherited, **QUIET, **arithmetic}
     return [Command(argv, common | _rank(shape, rank)) for rank in range(shape.num_processes)]
 
 
-def _arithmetic(shape: GangShape) -> dict[str, str]:
+def _of_flax(shape: GangShape, environment: Mapping[str, str]) -> dict[str, str]:
+    if shape.device != "cpu":
+        return {}
+    flags = [environment.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={shape.devices}"]
+    flags += [PORTABLE_XLA] if shape.deterministic else []
+    return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flag for flag in flags if flag)}
+
+
+def _of_torch(shape: GangShape) -> dict[str, str]:
     threads = {"OMP_NUM_THREADS": str(shape.threads), "MKL_NUM_THREADS": str(shape.threads)}
     if shape.device == "cuda":
         # https://docs.nvidia.com/cuda/cublas/#results-reproducibility

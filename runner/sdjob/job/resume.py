@@ -50,13 +50,17 @@ def resolve(
     if steps is None:
         assert train.epochs is not None, "a valid job has steps or epochs"
         steps = total_steps(train.epochs, num_pictures=num_pictures, global_batch=train.global_batch)
-    devices = accelerator.devices_per_node
     return Resolution(
         job=job,
         total_steps=steps,
-        threads=stored["fingerprint"]["threads"] if stored else max(1, num_cores // devices),
+        threads=stored["fingerprint"]["threads"] if stored else max(1, num_cores // num_processes(job, accelerator=accelerator)),
         identity=identity_parts(job, model_hashes=model_hashes, index_sha256=index_sha256),
     )
+
+
+def num_processes(job: JobSpec, *, accelerator: Accelerator) -> int:
+    """Of one node: torch has one for each device, flax one for all of them."""
+    return accelerator.devices_per_node if job.train.backend == "torch" else 1
 
 
 def check_identity(resolution: Resolution, *, stored: Facts) -> None:

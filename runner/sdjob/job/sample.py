@@ -140,6 +140,8 @@ def draw(task_file: Path, *, task: SampleTask, stop: StopRequest, clock: Clock, 
         if message["event"] == "picture":
             log.progress(f"drawing: {message['done']}/{message['of']}")
 
-    shape = GangShape(num_processes=1, device=task.device, threads=task.threads, deterministic=True, port=0)
+    shape = GangShape(
+        backend="torch", num_processes=1, devices=1, device=task.device, threads=task.threads, deterministic=True, port=0
+    )
     gang = Gang(stop, clock, on_message=on_message, watch=lambda: None)
     gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))

@@ -38,6 +38,7 @@ class Training:
     """Facts of the commit that this attempt goes on from."""
 
     num_processes: int
+    num_devices: int
     store: ObjectStore
     commits: CommitLog
     ledger: LedgerWriter
@@ -75,7 +76,9 @@ class Training:
         task_file = self.task.scratch / "task.json"
         write_task(self.task, task_file)
         shape = GangShape(
+            backend=self.task.job.train.backend,
             num_processes=self.num_processes,
+            devices=self.num_devices // self.num_processes,
             device=self.task.device,
             threads=self.task.threads,
             deterministic=bool(self.task.job.train.deterministic),

@@ -32,8 +32,6 @@ def data(job: JobSpec) -> Iterator[str]:
 
 def training(job: JobSpec) -> Iterator[str]:
     train = job.train
-    if train.backend != "torch":
-        yield not_yet("train.backend", what="train with flax", instead="set torch")
     if train.optimizer.name != "adamw":
         yield not_yet("train.optimizer.name", what=f"use {train.optimizer.name}", instead="set adamw")
 
@@ -58,8 +56,8 @@ def output(job: JobSpec) -> Iterator[str]:
 
 
 def machines(job: JobSpec) -> Iterator[str]:
-    if parse_accelerator(job.run.accelerator).kind == "tpu":
-        yield not_yet("run.accelerator", what="use TPUs", instead="set cpu or nvidia-NAME, or leave it out")
+    if parse_accelerator(job.run.accelerator).hosts > 1:
+        yield not_yet("run.accelerator", what="train on several TPU VMs", instead="name a slice of one VM")
     if job.run.nodes > 1:
         yield not_yet("run.nodes", what="train on more than one node", instead="set 1; one node may have several devices")
     if job.run.slices > 1:

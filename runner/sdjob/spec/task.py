@@ -8,7 +8,7 @@ from typing import Any, Literal
 from sdjob.spec.job import JobSpec
 from sdjob.spec.load import parse_job
 
-Device = Literal["cpu", "cuda"]
+Device = Literal["cpu", "cuda", "tpu"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ TASK = Path("/scratch/task.json")
 
 
 def commands(environment=None, **shape):
-    full = {"num_processes": 1, "device": "cpu", "threads": 2, "deterministic": True, "port": 29500, **shape}
+    whole = {"backend": "torch", "num_processes": 1, "devices": 1, "device": "cpu", "threads": 2, "deterministic": True}
+    full = {**whole, "port": 29500, **shape}
     return trainer_commands(TASK, shape=GangShape(**full), environment=environment or {"HOME": "/home"})
 
 
@@ -63,8 +64,29 @@ def test_the_given_environment_is_not_changed():
 
 def test_an_outer_launchers_rendezvous_is_not_passed_on(tmp_path):
     outer = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "3", "MASTER_ADDR": "10.0.0.1", "HOME": "/home/me"}
-    shape = GangShape(num_processes=1, device="cpu", threads=1, deterministic=True, port=1234)
+    shape = GangShape(backend="torch", num_processes=1, devices=1, device="cpu", threads=1, deterministic=True, port=1234)
     (command,) = trainer_commands(tmp_path / "task.json", shape=shape, environment=outer)
     assert command.environment["HOME"] == "/home/me"
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} & command.environment.keys()
     assert command.argv[1:4] == ("-P", "-m", "sdjob.train_torch")
+
+
+class TestFlax:
+    def test_one_process_for_all_devices(self):
+        (command,) = commands(backend="flax", devices=8)
+        assert command.argv[3] == "sdjob.train_flax"
+        assert "--xla_force_host_platform_device_count=8" in command.environment["XLA_FLAGS"].split()
+        assert command.environment["JAX_PLATFORMS"] == "cpu"
+
+    def test_a_persons_own_flags_stay(self):
+        (command,) = commands({"XLA_FLAGS": "--xla_dump_to=/dump"}, backend="flax")
+        assert command.environment["XLA_FLAGS"].split()[0] == "--xla_dump_to=/dump"
+
+    @pytest.mark.parametrize("deterministic", [True, False])
+    def test_arithmetic_on_a_cpu(self, deterministic):
+        (command,) = commands(backend="flax", deterministic=deterministic)
+        assert ("--xla_cpu_max_isa=AVX2" in command.environment["XLA_FLAGS"]) is deterministic
+
+    def test_a_tpu_is_left_to_jax(self):
+        (command,) = commands(backend="flax", device="tpu", devices=8)
+        assert not {"JAX_PLATFORMS", "XLA_FLAGS"} & command.environment.keys()
