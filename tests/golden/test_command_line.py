@@ -16,7 +16,26 @@ def width_of_the_terminal(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 
-@pytest.mark.parametrize("verb", ["", *LIGHT, "convert", "run", "render", "checkpoints", "export", "sample", "doctor", "completion"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "",
+        *LIGHT,
+        "convert",
+        "run",
+        "render",
+        "submit",
+        "status",
+        "logs",
+        "cancel",
+        "list",
+        "checkpoints",
+        "export",
+        "sample",
+        "doctor",
+        "completion",
+    ],
+)
 def test_help(verb: str, golden: Callable[[Path, str], None], capsys: pytest.CaptureFixture[str]):
     assert main([*([verb] if verb else []), "--help"]) == 0
     golden(HERE / "help" / f"{verb or 'sdjob'}.txt", capsys.readouterr().out)

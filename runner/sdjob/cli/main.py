@@ -59,6 +59,36 @@ def render() -> Verb:
     return render
 
 
+def submit() -> Verb:
+    from sdjob.cli import submit
+
+    return submit
+
+
+def status() -> Verb:
+    from sdjob.cli import status
+
+    return status
+
+
+def logs() -> Verb:
+    from sdjob.cli import logs
+
+    return logs
+
+
+def cancel() -> Verb:
+    from sdjob.cli import cancel
+
+    return cancel
+
+
+def list_() -> Verb:
+    from sdjob.cli import list as list_
+
+    return list_
+
+
 def checkpoints() -> Verb:
     from sdjob.cli import checkpoints
 
@@ -96,6 +126,11 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "convert": (convert, "make a job file of a command line of diffusers' training scripts"),
     "run": (run, "stage, train, checkpoint and publish on this machine"),
     "render": (render, "print Kubernetes manifests, for kubectl apply -f -"),
+    "submit": (submit, "have a cluster run the job"),
+    "status": (status, "tell how a job in a cluster stands, why, and what to do next"),
+    "logs": (logs, "show what a job in a cluster says"),
+    "cancel": (cancel, "stop a job in a cluster; what is committed stands"),
+    "list": (list_, "list the jobs in a cluster"),
     "checkpoints": (checkpoints, "list, verify or prune the checkpoints of a run"),
     "export": (export, "write the weights of any checkpoint to a folder"),
     "sample": (sample, "draw pictures with a run, a published folder or a base model"),

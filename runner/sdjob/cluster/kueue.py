@@ -2,7 +2,9 @@
 
 from sdjob.spec.kubernetes import KubernetesSpec
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
+
 
 def queue_labels(cluster: KubernetesSpec) -> dict[str, str]:
-    found = {"kueue.x-k8s.io/queue-name": cluster.queue, "kueue.x-k8s.io/priority-class": cluster.queue_priority}
+    found = {QUEUE_LABEL: cluster.queue, "kueue.x-k8s.io/priority-class": cluster.queue_priority}
     return {key: value for key, value in found.items() if value}

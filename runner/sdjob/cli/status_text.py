@@ -1,0 +1,62 @@
+"""A status as people read it. Pure."""
+
+from datetime import UTC, datetime
+
+from sdjob.cluster.activity import Activity
+from sdjob.cluster.attempts import AttemptRow
+from sdjob.cluster.status import Status
+
+
+def lines(status: Status) -> list[str]:
+    told = [f"{status.name}: {status.state}", f"  {status.why}"]
+    if status.activity is not None:
+        told += [f"  {line}" for line in activity_lines(status.activity)]
+    if status.exit_code:
+        told.append(f"  exit code {status.exit_code}")
+    if status.next_step:
+        told.append(f"  next: {status.next_step}")
+    told += [f"  note: {note}" for note in status.notes]
+    return told + attempt_lines(status.attempts)
+
+
+def activity_lines(activity: Activity) -> list[str]:
+    told: list[str] = []
+    if activity.step is not None:
+        parts = [f"step {activity.step}" + (f" of {activity.total_steps}" if activity.total_steps else "")]
+        parts += [f"loss {activity.loss:.4f}"] if activity.loss is not None else []
+        parts += [f"{activity.images_per_s:.1f} images/s"] if activity.images_per_s else []
+        parts += [f"{duration(activity.seconds_left)} left"] if activity.seconds_left else []
+        told.append(", ".join(parts))
+    if activity.committed_step is not None:
+        told.append(f"step {activity.committed_step} is committed")
+    return told
+
+
+def attempt_lines(rows: list[AttemptRow]) -> list[str]:
+    if not rows:
+        return []
+    cells = [("attempt", "started", "ran", "gained", "lost", "how it ended")]
+    cells += [
+        (
+            str(row.number),
+            clock_time(row.started_s),
+            duration(row.last_s - row.started_s),
+            f"{row.gained}",
+            f"{row.lost}",
+            row.cause,
+        )
+        for row in rows
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(5)]
+    table = ["  ".join([*(cell.rjust(width) for cell, width in zip(line, widths, strict=False)), line[5]]) for line in cells]
+    return ["", *table]
+
+
+def clock_time(time_s: float) -> str:
+    return datetime.fromtimestamp(time_s, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
