@@ -23,8 +23,10 @@ from fakes.manifests import (
     without_templates,
 )
 from sdjob import __version__
+from sdjob.cli.main import main
 from sdjob.cluster.dump import as_yaml
 from sdjob.cluster.render import Rendered, rendered
+from sdjob.spec.load import load_job
 from unit.spec.jobs import job
 
 FOLDER = Path(__file__).parent / "manifests"
@@ -154,6 +156,35 @@ def test_pod_security_restricted(case: str):
     assert breaches(pod) == (["adds ['SYS_RESOURCE']"] if case == "tpu-memlock" else [])
     assert pod["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
     assert pod["automountServiceAccountToken"] is False
+
+
+JOBSPECS = sorted((Path(__file__).parents[2] / "jobspecs").glob("*.yaml"))
+
+
+def test_every_jobspec_has_its_manifests():
+    assert len(JOBSPECS) >= 11
+    assert {path.stem for path in (FOLDER / "jobspecs").glob("*.yaml")} == {path.stem for path in JOBSPECS}
+
+
+@pytest.mark.parametrize("path", JOBSPECS, ids=lambda path: path.stem)
+def test_jobspecs(path: Path, golden: Callable[[Path, str], None]):
+    """Here the ConfigMap is shown too: what the pod reads, to the letter."""
+    result = rendered(load_job(path, environment={}))
+    for manifest in result.manifests:
+        check(manifest)
+    assert breaches(pod_template(result.workload)["spec"]) == []
+    golden(FOLDER / "jobspecs" / path.name, as_yaml(result.manifests).replace(f":{__version__}", ":VERSION"))
+
+
+@pytest.mark.parametrize("path", JOBSPECS, ids=lambda path: path.stem)
+def test_jobspecs_are_valid_and_say_what_they_cost(path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["validate", str(path)]) == 0
+    assert capsys.readouterr().err == ""
+    if path.stem != "quickstart":
+        comment = path.read_text(encoding="utf-8").partition("apiVersion")[0]
+        assert "Time" in comment
+        assert "hour" in comment
+        assert f"name: {path.stem}\n" in path.read_text(encoding="utf-8")
 
 
 GANGS = [case for case in CASES if "nodes" in case or "slices" in case or "4x4" in case or "4t" in case or "gang" in case]
