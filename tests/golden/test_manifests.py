@@ -10,9 +10,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 from fakes.manifests import (
     JOBSET_SCHEMA,
+    Manifest,
     breaches,
     check,
     child_jobs,
@@ -26,6 +28,7 @@ from sdjob import __version__
 from sdjob.cli.main import main
 from sdjob.cluster.dump import as_yaml
 from sdjob.cluster.render import Rendered, rendered
+from sdjob.spec.kubernetes import METRICS_PORT
 from sdjob.spec.load import load_job
 from unit.spec.jobs import job
 
@@ -211,3 +214,69 @@ def test_our_own_schema_agrees_with_the_published_one():
     ours["properties"]["spec"]["properties"]["ttlSecondsAfterFinished"]["type"] = "string"
     found = disagreements(ours, schema_of(folder / "jobset.x-k8s.io_jobsets.yaml"))
     assert found == ["spec.ttlSecondsAfterFinished is integer, not string", "spec.failurePolicy.maxRestart does not exist"]
+
+
+# ---- k8s/: what a cluster needs once --------------------------------------------------------------------------------------
+
+K8S = Path(__file__).parents[2] / "k8s"
+SETUP = [path for path in sorted(K8S.rglob("*.yaml")) if path.name != "kustomization.yaml"]
+KUSTOMIZATIONS = sorted(K8S.rglob("kustomization.yaml"))
+
+
+def documents(path: Path) -> list[Manifest]:
+    return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", SETUP, ids=lambda path: "-".join(path.relative_to(K8S).parts))
+def test_what_a_cluster_needs_once_is_valid(path: Path):
+    for document in documents(path):
+        if not document["apiVersion"].startswith("kueue"):
+            check(document)
+
+
+@pytest.mark.skipif(published_crds() is None, reason="SDJOB_CRDS names no folder with the published CRDs")
+@pytest.mark.parametrize("path", SETUP, ids=lambda path: "-".join(path.relative_to(K8S).parts))
+def test_queues_against_the_published_definitions(path: Path):
+    folder = published_crds()
+    assert folder
+    for document in documents(path):
+        if document["apiVersion"].startswith("kueue"):
+            assert document["apiVersion"] == "kueue.x-k8s.io/v1beta2"
+            kinds = {"ClusterQueue": "clusterqueues", "LocalQueue": "localqueues", "ResourceFlavor": "resourceflavors"}
+            plural = kinds.get(document["kind"], "workloadpriorityclasses")
+            jsonschema.validate(document, schema_of(folder / f"kueue.x-k8s.io_{plural}.yaml"))
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
+def test_kustomizations_name_what_is_there_and_leave_nothing_out(path: Path):
+    (found,) = documents(path)
+    patches = [patch["path"] for patch in found.get("patches", [])]
+    named = [*found["resources"], *patches]
+    assert all((path.parent / name).exists() for name in named)
+    files = {other.name for other in path.parent.glob("*.yaml")} - {"kustomization.yaml"}
+    assert files == {name for name in named if name.endswith(".yaml")}
+    base = {
+        (one["kind"], one["metadata"]["name"])
+        for other in (K8S / "base").glob("*.yaml")
+        for one in documents(other)
+        if "metadata" in one
+    }
+    for patch in patches:
+        assert {(one["kind"], one["metadata"]["name"]) for one in documents(path.parent / patch)} <= base
+
+
+def test_the_queue_covers_what_pods_ask_for():
+    queue = next(one for one in documents(K8S / "overlays" / "kueue" / "queues.yaml") if one["kind"] == "ClusterQueue")
+    (group,) = queue["spec"]["resourceGroups"]
+    for path in JOBSPECS:
+        workload = rendered(load_job(path, environment={})).workload
+        requests = pod_template(workload)["spec"]["containers"][0]["resources"]["requests"]
+        assert requests.keys() <= set(group["coveredResources"])
+
+
+def test_pods_that_are_rendered_are_those_that_the_network_policy_means():
+    (policy,) = documents(K8S / "base" / "network-policy.yaml")
+    wanted = policy["spec"]["podSelector"]["matchLabels"]
+    labels = pod_template(result_of("gke-l4").workload)["metadata"]["labels"]
+    assert wanted.items() <= labels.items()
+    assert METRICS_PORT in [port["port"] for rule in policy["spec"]["ingress"] for port in rule.get("ports", [])]
