@@ -13,6 +13,7 @@ from sdjob.loop import Link, Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_flax import setup
 from sdjob.train_flax.batches import build_batches
+from sdjob.train_flax.fingerprint import fingerprint
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # https://github.com/openxla/xla names the status; jax has no class of its own for it
 
@@ -45,7 +46,7 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     link = Link(channel, on_parent_gone=lambda: os._exit(70))
     link.start()
     trainer = setup.build_trainer(task)
-    link.send("ready", step=task.start_step, fingerprint=setup.fingerprint())
+    link.send("ready", step=task.start_step, fingerprint=fingerprint(task))
     with build_batches(task, trainer=trainer) as batches:
         ending = Loop(trainer, setup.loop_plan(task), link, SystemClock()).run(batches)
     link.send(ending)

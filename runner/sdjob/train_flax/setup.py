@@ -1,15 +1,11 @@
 """Builds what the flax loop needs: models, state, the trainer that the loop drives."""
 
-import os
-import platform
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import flax
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from sdjob.core.errors import UsageError
@@ -29,20 +25,6 @@ from sdjob.train_flax.sample import SamplePlan, write_pictures
 from sdjob.train_flax.step import Models, PendingMetrics, StepBatch, StepRunner, make_plan
 
 COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
-
-
-def fingerprint() -> dict[str, Any]:
-    """What arithmetic depends on beside the job; two attempts that differ here agree to rounding only."""
-    device = jax.devices()[0]
-    return {
-        "backend": "flax",
-        "device": platform.machine() if device.platform == "cpu" else device.device_kind,
-        "devices": jax.device_count(),
-        # XLA divides its work on a CPU by the cores that the process may use.
-        "threads": len(os.sched_getaffinity(0)) if device.platform == "cpu" else None,
-        "isa": None,
-        "versions": {"jax": jax.__version__, "flax": flax.__version__, "numpy": np.__version__},
-    }
 
 
 # ---- models --------------------------------------------------------------------------------------------------------------

@@ -87,6 +87,10 @@ class TestFlax:
         (command,) = commands(backend="flax", deterministic=deterministic)
         assert ("--xla_cpu_max_isa=AVX2" in command.environment["XLA_FLAGS"]) is deterministic
 
+    def test_threads_are_those_of_the_run_and_not_of_the_machine(self):
+        (command,) = commands({"PJRT_NPROC": "64"}, backend="flax", threads=3)
+        assert command.environment["PJRT_NPROC"] == "3"
+
     def test_a_tpu_is_left_to_jax(self):
         (command,) = commands(backend="flax", device="tpu", devices=8)
         assert not {"JAX_PLATFORMS", "XLA_FLAGS"} & command.environment.keys()

@@ -1,0 +1,30 @@
+"""What a CPU can, as the kernel tells it."""
+
+import re
+from pathlib import Path
+
+# For each of these XLA's kernels of matrices differ, and with them the order of additions. They are chosen while a program
+# runs, by the CPU at hand: https://github.com/google/XNNPACK/tree/master/ynnpack/kernels/dot
+DECISIVE = (
+    "avx2",
+    "fma",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_bf16",
+    "amx_fp16",
+    "asimd",
+    "asimddp",
+    "bf16",
+    "i8mm",
+    "sve",
+)
+
+
+def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
+    """Those of DECISIVE that the CPU has; none where there is no /proc."""
+    if not cpuinfo.is_file():
+        return ()
+    # "flags" on x86, "Features" on ARM: https://docs.kernel.org/arch/x86/cpuinfo.html
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
+    return tuple(sorted({*DECISIVE} & {*(line[1].split() if line else ())}))
