@@ -11,7 +11,7 @@ from sdjob.cluster.names import Manifest, selector
 from sdjob.cluster.objects import items, label, name_of, text
 from sdjob.cluster.server import Server
 from sdjob.cluster.submit import find, job_text, require_ours
-from sdjob.core.errors import SdjobError
+from sdjob.core.errors import SdjobError, UsageError
 from sdjob.core.retry import Backoff
 from sdjob.ledger.read import AttemptLedger, read_ledger
 from sdjob.spec.job import JobSpec
@@ -48,14 +48,18 @@ def look(name: str, *, server: Server, job: JobSpec | None) -> Facts:
 
 
 def job_of(workload: Manifest, *, server: Server) -> JobSpec | None:
-    text_of_it = job_text(workload, server=server)
-    return job_from_text(text_of_it, source="job.yaml", environment={}) if text_of_it else None
+    """None too where another version of sdjob wrote what this one cannot read."""
+    found = job_text(workload, server=server)
+    try:
+        return job_from_text(found, source="job.yaml", environment={}) if found else None
+    except UsageError:
+        return None
 
 
 def ledger_of(job: JobSpec | None) -> tuple[list[AttemptLedger], str | None]:
     """A ledger that cannot be read from here says nothing about the job."""
     if job is None:
-        return [], "the job's file is not in the cluster, so the place of its ledger is not known"
+        return [], "the job's file is not in the cluster, or is of another version, so the place of its ledger is not known"
     place = parse_place(job.checkpoint.to, base=Path("/"))
     if place.scheme == "file":
         return [], f"the ledger lies in the pod's own folder {job.checkpoint.to}"

@@ -11,7 +11,6 @@ SLICE = "slice"  # of TPU slices
 # Labels and annotations by which sdjob finds what it made.
 JOB_LABEL = "sdjob/job"
 DIGEST_ANNOTATION = "sdjob/digest"
-SUBMITTED_ANNOTATION = "sdjob/checkpoint-to"
 CONTAINER_ANNOTATION = "kubectl.kubernetes.io/default-container"
 # https://jobset.sigs.k8s.io/docs/concepts/
 JOBSET_VERSION = "jobset.x-k8s.io/v1alpha2"

@@ -139,7 +139,8 @@ def connect(*, context: str | None, namespace: str | None, backoff: Backoff | No
             config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException as error:
         raise UsageError(
-            f"there is no cluster to talk to: {str(error).rstrip('.')}.", next_step="Set KUBECONFIG, or --context; `kubectl config get-contexts`."
+            f"there is no cluster to talk to: {str(error).rstrip('.')}.",
+            next_step="Set KUBECONFIG, or --context; `kubectl config get-contexts`.",
         ) from error
     configuration.retries = False  # ours know what may be repeated, and they can be watched in tests
     found = namespace or (namespace_of(files, context=context) if files else "default")

@@ -14,6 +14,7 @@ from sdjob.cli.status import watch
 from sdjob.cli.status_text import lines
 from sdjob.cluster.endings import ending_of
 from sdjob.cluster.facts import Facts
+from sdjob.cluster.look import look
 from sdjob.cluster.render import rendered
 from sdjob.cluster.server import Server
 from sdjob.cluster.status import Status, judge
@@ -332,6 +333,15 @@ def test_status_joins_the_cluster_and_the_ledger(
     assert (told["state"], told["activity"]["step"], told["attempts"][0]["cause"]) == ("training", 7, "running")
     assert main(["status", "emoji"]) == 0
     assert capsys.readouterr().out.startswith("emoji: training\n")
+
+
+def test_a_job_of_another_version_has_a_state_all_the_same(mock: ApiServer, server: Server, clock: FakeClock):
+    submitted(server, mock, clock)
+    (held,) = [thing for path, thing in mock.state.items() if "/configmaps/" in path]
+    held["data"]["job.yaml"] += "newer: field\n"
+    told = judge(look("emoji", server=server, job=None))
+    assert told.state == "running"
+    assert "of another version" in told.notes[0]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
