@@ -4,7 +4,7 @@ import secrets
 import shutil
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,8 +95,12 @@ class Carrier:
 
 def one_ahead(
     prepare: Callable[[Item], Result], items: Iterable[Item], *, abandoned: threading.Event
-) -> Iterator[tuple[Item, Result]]:
-    """Each item with what `prepare` makes of it, in order; while one is worked on the next is prepared in a thread."""
+) -> Generator[tuple[Item, Result]]:
+    """Each item with what `prepare` makes of it, in order; while one is worked on the next is prepared in a thread.
+
+    To be closed by who takes from it: the garbage collector would do it in any thread, at the start of one even, which then
+    waits for itself.
+    """
     pool = ThreadPoolExecutor(1, thread_name_prefix="gather")
     pending: deque[tuple[Item, Future[Result]]] = deque()
     try:

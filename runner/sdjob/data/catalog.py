@@ -89,7 +89,11 @@ def _builder(source: Source, *, skeleton: Path, config: str | None, cache: Path)
     except Exception as error:  # a card that is wrong makes it raise nearly anything: ValueError, TypeError, yaml's errors
         _explain_config(datasets, skeleton=skeleton, config=config, where=source.place.uri)
         why = str(error).replace(os.path.realpath(skeleton), source.place.uri).replace(str(skeleton), source.place.uri)
-        raise DataError(f"`datasets` cannot tell what is in it: {why.rstrip('.')}.", where=source.place.uri) from error
+        raise DataError(
+            f"`datasets` cannot tell what is in it: {' '.join(why.split()).rstrip(' .^')}.",
+            where=source.place.uri,
+            next_step=f"Mend the configs in its {CARD}, or the names of its files.",
+        ) from error
 
 
 def _explain_config(datasets: Any, *, skeleton: Path, config: str | None, where: str) -> None:

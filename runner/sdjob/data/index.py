@@ -6,7 +6,7 @@ the run and its hash is part of the run's identity.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -96,19 +96,25 @@ def check_bad_share(result: ScanResult, *, max_bad_share: float, log: Log) -> No
         return
     names = "; ".join(f"{picture.id} {picture.why}" for picture in result.bad[:NAMED_PICTURES])
     rest = f"; and {num_bad - NAMED_PICTURES} more" if num_bad > NAMED_PICTURES else ""
-    what = f"{num_bad} of {num_bad + num_good} pictures cannot be used: {names}{rest}"
+    what = f"{num_bad} of {num_bad + num_good} pictures cannot be used: {names}{rest}."
     if not num_good:
-        raise DataError(what if num_bad else "there is no picture.", next_step="No picture is left to train on.")
+        raise DataError(what if num_bad else "there is no picture.", next_step="Nothing is left to train on: mend the data.")
     if num_bad / (num_bad + num_good) > max_bad_share:
         raise DataError(what, next_step=f"Mend or remove them, or raise data.max_bad_share, which is {max_bad_share:g}.")
     log.warning("bad_pictures", message=what, bad=num_bad, good=num_good, ids=[picture.id for picture in result.bad])
 
 
 def _examined(folder: Path, *, records: Iterable[Record], workers: int) -> Generator[Entry | BadPicture]:
-    """Results in the order of the records."""
-    if workers == 0:
-        yield from (_examine(folder, record) for record in records)
-        return
+    """Results in the order of the records, whose iterator is closed at the end, where it can be."""
+    iterator = iter(records)
+    try:
+        yield from _examined_by(workers, folder, iterator) if workers else (_examine(folder, record) for record in iterator)
+    finally:
+        if isinstance(iterator, Generator):
+            iterator.close()
+
+
+def _examined_by(workers: int, folder: Path, records: Iterator[Record]) -> Generator[Entry | BadPicture]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="scan")
     pending: deque[Future[Entry | BadPicture]] = deque()
     try:

@@ -5,6 +5,7 @@ A picture's id is its key, as it is its path in a folder on this machine; so bot
 
 import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,8 +47,9 @@ class Loose:
             prepared = one_ahead(prepare, runs, abandoned=self.carrier.abandoned)
         else:
             prepared = ((run, prepare(run)) for run in runs)
-        for run, ready in prepared:
-            yield from self._shelved(run, ready, captions=captions) if isinstance(ready, Carried) else ready
+        with closing(prepared) as portions:
+            for run, ready in portions:
+                yield from self._shelved(run, ready, captions=captions) if isinstance(ready, Carried) else ready
 
     def restore(self, ids: Collection[str]) -> None:
         """Brings these pictures again; ids that the source does not have are left to the caller."""

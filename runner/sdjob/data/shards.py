@@ -5,7 +5,8 @@ the shard; then the extension that the picture's bytes ask for: `data/train-0000
 """
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -44,27 +45,29 @@ class Shards:
             prepared = one_ahead(self._prepared, self.prefixes, abandoned=self.carrier.abandoned)
         else:
             prepared = ((key, self._prepared(key)) for key in self.prefixes)
-        for key, ready in prepared:
-            if isinstance(ready, Carried):
-                yield from (one.record for one in self._read(key, ready))
-            else:
-                yield from ready
+        with closing(prepared) as portions:
+            for key, ready in portions:
+                if isinstance(ready, Carried):
+                    yield from (one.record for one in self._read(key, ready))
+                else:
+                    yield from ready
 
     def restore(self, ids: Collection[str]) -> None:
         """Brings what is needed for these pictures again; ids that the source does not have are left to the caller."""
         for key, prefix in self.prefixes.items():
             missing = {name for name in ids if name.startswith(f"{prefix}/")}
             if missing:
-                for one in self._read(key, self.carrier.fetch([key])):
-                    missing.discard(one.record.id)
-                    if not missing:
-                        break
+                with closing(self._read(key, self.carrier.fetch([key]))) as kept:
+                    for one in kept:
+                        missing.discard(one.record.id)
+                        if not missing:
+                            break
 
     def _prepared(self, key: str) -> list[Record] | Carried:
         noted = self.carrier.shelf.noted(key, check_stop=self.carrier.check_stop)
         return self.carrier.fetch([key]) if noted is None else noted
 
-    def _read(self, key: str, carried: Carried) -> Iterator[Kept]:
+    def _read(self, key: str, carried: Carried) -> Generator[Kept]:
         """Notes the file as done after its last record; removes it in any case."""
         kept: list[Kept] = []
         name, path = self.carrier.source.where(key), carried.folder / key

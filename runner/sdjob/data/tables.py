@@ -69,7 +69,7 @@ def _json(text: str, *, where: str) -> Any:
         value = json.loads(text)
         json.dumps(value, ensure_ascii=False).encode()  # "\\ud83d" alone is legal JSON but no text: it has no UTF-8
     except json.JSONDecodeError as error:
-        raise DataError(f"is not JSON: {error.msg} at column {error.colno}.", where=where) from error
+        raise DataError(f"is not JSON: {error.msg} (column {error.colno}).", where=where) from error
     except UnicodeEncodeError as error:
         raise DataError("holds half of a surrogate pair, which is no character.", where=where) from error
     return value

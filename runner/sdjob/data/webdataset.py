@@ -26,6 +26,7 @@ NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]*)", re.DOTALL)
 LARGEST_NOTE_BYTES = 16 * 1024 * 1024  # of a caption or a json of one sample
 UNSAFE = re.compile(r"[%/\\\x00-\x1f\x7f\ud800-\udfff]|\A\.")
 LONGEST_NAME = 180  # bytes; file systems allow 255, and an extension follows
+ANEW = "Write the shard again without it, or take the shard out of the data set."
 DEFAULT_IMAGE, DEFAULT_CAPTION = "image", "text"
 
 
@@ -170,9 +171,9 @@ def _plain_files(tar: TarFile, *, name: str) -> Iterator[tuple[str, IO[bytes]]]:
             continue
         path = posixpath.normpath(member.name)
         if not member.isfile():
-            raise DataError(f"holds {member.name!r}, a link or a device; only plain files are read.", where=name)
+            raise DataError(f"holds {member.name!r}, a link or a device; only plain files are read.", where=name, next_step=ANEW)
         if member.name.startswith("/") or path == ".." or path.startswith("../"):
-            raise DataError(f"holds {member.name!r}, a name that leads out of the archive.", where=name)
+            raise DataError(f"holds {member.name!r}, a name that leads out of the archive.", where=name, next_step=ANEW)
         content = tar.extractfile(member)
         assert content is not None
         yield path, content

@@ -1,6 +1,8 @@
 """Every layout, in a folder and in a bucket: the same pictures, captions and index; and what a later attempt does."""
 
+import gc
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from fakes.data_sets import LAYOUTS, Pair, as_folder, as_parquet, as_shards, as_tar, drawn_pairs, embedded_table, parquet_bytes
 from fakes.memory_store import MemoryStore, busy, fail
 from sdjob.core.errors import DataError, MissingError, StoppedError, StorageError
+from sdjob.data.index import scan
 from unit.data.gathering import Machine, fetched, placed
 
 PAIRS = drawn_pairs(8)
@@ -94,6 +97,21 @@ class TestReuse:
         victim = next(machine.scratch.glob("data/*/*/pictures/**/*3.jpg"))
         victim.unlink() if harm == "remove" else victim.write_bytes(bytes(victim.stat().st_size))
         assert machine.seen(store) == first
+
+    @pytest.mark.parametrize("make", [as_folder, lambda pairs: as_shards(pairs, count=3)])
+    def test_another_order_of_listing_is_the_same_source(self, machine: Machine, make: Any):
+        store = MemoryStore(make(PAIRS))
+        machine.seen(store)
+        again = MemoryStore(store.objects)
+        again.relist = sorted
+        machine.seen(again)
+        assert set(fetched(again)) <= {"metadata.jsonl"}
+
+    @pytest.mark.parametrize("max_samples", [None, 8])
+    def test_shards_are_removed_when_they_are_read(self, machine: Machine, max_samples: int | None):
+        records = iter(machine.gather(MemoryStore(as_shards(PAIRS, count=4)), max_samples=max_samples).records)
+        for _ in records:
+            assert len(list(machine.scratch.glob("data/aside-*/**/*.parquet"))) <= 2
 
     def test_a_changed_source_is_another_listing(self, machine: Machine, tmp_path: Path):
         store = MemoryStore(as_parquet(PAIRS[:4]))
@@ -221,15 +239,18 @@ class TestTrouble:
         with pytest.raises(MissingError, match="does not exist"):
             machine.gather(tmp_path / "nowhere")
 
+    @pytest.mark.parametrize("max_samples", [None, 2])
     @pytest.mark.parametrize("make", [as_folder, as_parquet, as_tar])
-    def test_a_full_disk_is_told_before_anything_is_fetched(self, machine: Machine, make: Any, monkeypatch: pytest.MonkeyPatch):
+    def test_a_full_disk_is_told_before_anything_is_fetched(
+        self, machine: Machine, make: Any, max_samples: int | None, monkeypatch: pytest.MonkeyPatch
+    ):
         store = MemoryStore(make(PAIRS))
-        usage = type("Usage", (), {"free": 100})
+        usage = type("Usage", (), {"free": 60})
         monkeypatch.setattr("sdjob.data.shelf.shutil.disk_usage", lambda _: usage)
         with pytest.raises(StorageError, match=r"needs 0\.0 GB more, 0\.0 GB are free") as caught:
-            machine.seen(store)
+            machine.seen(store, max_samples=max_samples)
         assert caught.value.exit_code == 74
-        assert set(fetched(store)) <= {"metadata.jsonl"}
+        assert fetched(store) == []
 
     def test_a_disk_that_fills_up(self, machine: Machine, monkeypatch: pytest.MonkeyPatch):
         def full(self: Path, target: Path) -> None:
@@ -254,6 +275,45 @@ class TestTrouble:
         one, other = iter(machine.gather(store).records), iter(machine.gather(store).records)
         assert [pair for pair in zip(one, other, strict=True) if pair[0] != pair[1]] == []
         assert len(machine.seen(store)) == 8
+
+
+class TestTheEnd:
+    """However a scan ends, nothing goes on in a thread or lies aside, though an error still holds on to its frames."""
+
+    def check_over(self, machine: Machine) -> None:
+        assert [thread.name for thread in threading.enumerate() if thread.name.startswith(("gather", "transfer", "scan"))] == []
+        assert list(machine.scratch.glob("data/aside-*")) == []
+
+    @pytest.fixture(autouse=True)
+    def _no_collector(self):
+        gc.disable()
+        yield
+        gc.enable()
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("name", ["data/train-00001-of-00004.parquet", "data/train-00003-of-00004.parquet"])
+    def test_after_an_error(self, machine: Machine, workers: int, name: str):
+        pictures = machine.gather(MemoryStore(as_shards(PAIRS, count=4) | {name: b"torn"}))
+        with pytest.raises(DataError) as caught:
+            scan(pictures.folder, records=pictures.records, workers=workers)
+        self.check_over(machine)
+        assert caught.value.__traceback__ is not None
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    @pytest.mark.parametrize("make", [as_folder, as_tar, lambda pairs: as_shards(pairs, count=4)])
+    def test_after_a_stop(self, machine: Machine, workers: int, make: Any):
+        def stop(done: int, of: int | None) -> None:
+            raise StoppedError("asked")
+
+        pictures = machine.gather(MemoryStore(make(PAIRS)))
+        with pytest.raises(StoppedError) as caught:
+            scan(pictures.folder, records=pictures.records, workers=workers, on_progress=stop)
+        self.check_over(machine)
+        assert caught.value.__traceback__ is not None
+
+    def test_after_enough(self, machine: Machine):
+        machine.scan(MemoryStore(as_shards(PAIRS, count=4)), max_samples=1)
+        self.check_over(machine)
 
 
 class TestRows:
