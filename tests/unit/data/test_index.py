@@ -174,7 +174,7 @@ class TestBadShare:
 
     @pytest.mark.parametrize("bad", [0, 3])
     def test_no_good_picture_is_an_error_whatever_is_allowed(self, bad: int):
-        with pytest.raises(DataError, match="No picture is left"):
+        with pytest.raises(DataError, match="Nothing is left to train on"):
             check_bad_share(result(good=0, bad=bad), max_bad_share=1.0, log=recording_log())
 
 
