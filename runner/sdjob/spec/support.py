@@ -22,8 +22,6 @@ def not_yet(field: str, *, what: str, instead: str) -> str:
 def data(job: JobSpec) -> Iterator[str]:
     if job.model.vae is not None:
         yield not_yet("model.vae", what="use another VAE than the model's own", instead="put it into the model's folder as vae/")
-    if job.data.split != "train":
-        yield not_yet("data.split", what="choose a split of a data set", instead="give the split's own folder as data.source")
     if job.data.buckets is not None:
         yield not_yet("data.buckets", what="group pictures by aspect ratio", instead="leave it out and set data.resolution")
     if job.data.prior is not None:

@@ -24,7 +24,14 @@ from unit.spec.jobs import job
         ["run.accelerator='nvidia-t4:4'", "train.precision=fp16", "train.attention=xformers"],
         ["validation.prompts=[a]", "publish.0.to=out", "checkpoint={every_steps: 5, every_seconds: 60, keep: 1, keep_every: 10}"],
         ["track=[tensorboard, wandb]"],
-        ["train.init_from=file:///weights", "data.max_samples=5", "data.crop=random", "data.flip=true"],
+        [
+            "train.init_from=file:///weights",
+            "data.split=test",
+            "data.config=x",
+            "data.max_samples=5",
+            "data.crop=random",
+            "data.flip=true",
+        ],
         ["train.steps=null", "train.epochs=3", "train.loss={snr_gamma: 5, noise_offset: 0.1, input_perturbation: 0.1}"],
     ],
 )
@@ -36,7 +43,6 @@ def test_what_works(overrides: list[str]):
     ("field", "overrides"),
     [
         ("model.vae", ["model.vae=/vae"]),
-        ("data.split", ["data.split=test"]),
         ("data.buckets", ["data.buckets={}"]),
         ("data.prior", ["data.prior={source: dogs, caption: a dog}"]),
         ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
