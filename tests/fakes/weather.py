@@ -35,7 +35,6 @@ ALONE = {
 PLANTED = {
     "HF_TOKEN": "hf_planted0token0planted0token0planted",
     "AWS_SECRET_ACCESS_KEY": "planted/secret/access/key/of/forty/chars",
-    "AWS_SESSION_TOKEN": "planted0session0token0planted0session0token",
     "WANDB_API_KEY": "planted0wandb0key0planted0wandb0key0plan",
 }
 # Written anew by every attempt: where the log ends, and the job as it was resolved.
@@ -214,3 +213,20 @@ def hub_files(hub: Any) -> Contents:
             for oid, commit in repository.commits.items()
             for path, file in commit.files.items()
         }
+
+
+# ---- mounts that only the child sees, and that go with it ------------------------------------------------------------------
+
+
+def read_only(folder: Path) -> str:
+    return f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
+
+
+def small_disk(folder: Path, *, size_kib: int) -> str:
+    return f"mount -t tmpfs -o size={size_kib}k tmpfs {folder}"
+
+
+def inside_mounts(*mounts: str) -> tuple[str, ...]:
+    """Root may mount in a namespace of its own; anybody else first has to be its root."""
+    return ("unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"]),
+            "sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh")  # fmt: skip

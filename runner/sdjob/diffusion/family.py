@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from sdjob.core.errors import MissingError
+from sdjob.core.errors import DataError, MissingError
 
 Family = Literal["sd1", "sd2", "sdxl"]
 UNET_CONFIG, SCHEDULER_CONFIG = FAMILY_FILES = ("unet/config.json", "scheduler/scheduler_config.json")
@@ -22,7 +22,10 @@ def read_config(path: Path) -> dict[str, Any]:
         raise MissingError(
             "the model folder lacks this file.", where=str(path), next_step="It must be a pipeline in diffusers' format."
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"is not JSON: {error}.", where=str(path), next_step="Take the model's own file again.") from error
 
 
 def family_of(unet_config: dict[str, Any]) -> Family:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from sdjob.core.errors import UnsoundError
+from sdjob.core.errors import DataError, UnsoundError
 
 PIECE_BYTES = 16 * 2**20
 LENGTH_BYTES = 8  # little-endian length of the JSON header
+LFS_POINTER = b"version https://git-lfs"  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 LARGEST_HEADER = 100_000_000  # the library's own limit
 
 
@@ -70,6 +71,22 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
             return json.loads(exactly(stream, length, path=path)), LENGTH_BYTES + length
         except ValueError as error:
             raise UnsoundError(f"not a safetensors file: its header is no JSON ({error})", where=str(path)) from error
+
+
+def refuse_torn(path: Path, *, where: str) -> None:
+    """DataError (65) where the file is not as long as its header says: it was cut short, or is something else. Cheap."""
+    with path.open("rb") as stream:
+        if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+            raise DataError("is a pointer of Git LFS, not the file itself.", where=where, next_step="Run `git lfs pull` there.")
+    try:
+        header, start = read_header(path)
+        stops = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        short = start + max(stops, default=0) - path.stat().st_size
+        damage = f"it is {abs(short)} bytes {'shorter' if short > 0 else 'longer'} than its header says." if short else ""
+    except (UnsoundError, AttributeError, LookupError, TypeError) as error:
+        damage = f"{error.what}." if isinstance(error, UnsoundError) else "its header is not that of a safetensors file."
+    if damage:
+        raise DataError(damage, where=where, next_step="Copy or upload it again.")
 
 
 def read_tensors(path: Path) -> dict[str, StoredTensor]:

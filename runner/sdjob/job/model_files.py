@@ -16,6 +16,10 @@ WEIGHT_PARTS = ("unet", "vae", "text_encoder")
 INDEX = "model_index.json"
 PLAIN_SUFFIXES = (".json", ".txt", ".model")
 SAFE = ".safetensors"
+FROM_ONE_FILE = (
+    "Of a checkpoint in one file diffusers writes such a folder: "
+    "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
+)
 UNREAD_SUFFIXES = (".bin", ".ckpt", ".msgpack", SAFE)
 
 
@@ -23,10 +27,18 @@ def training_files(names: Collection[str], *, variant: str | None, where: str, f
     """What training reads: MissingError (66) where it is not all there. `where` names the folder in messages."""
     if INDEX not in names:
         loose = sorted(name for name in names if "/" not in name and name.endswith(UNREAD_SUFFIXES))
-        there = f" (it holds {', '.join(loose[:3])}: one file of another format)" if loose else ""
-        raise MissingError(f"{where} has no {INDEX}: not a diffusers model folder{there}", where=field)
+        there = f" (it holds {', '.join(loose[:3])})" if loose else ""
+        raise MissingError(
+            f"{where} has no {INDEX}: it is no model folder in diffusers' layout{there}.",
+            where=field,
+            next_step=FROM_ONE_FILE if loose else "Check the place; of a model on the Hub take its whole folder.",
+        )
     if any(name.startswith("text_encoder_2/") for name in names):
-        raise UsageError(f"{where} is an SDXL model; this version trains Stable Diffusion 1.x and 2.x", where=field)
+        raise UsageError(
+            f"{where} is an SDXL model; this version trains Stable Diffusion 1.x and 2.x.",
+            where=field,
+            next_step="Name one of those, such as hf://stable-diffusion-v1-5/stable-diffusion-v1-5.",
+        )
     return sorted(_used(names, variant=variant, where=where, field=field))
 
 
@@ -56,7 +68,11 @@ def _used(names: Collection[str], *, variant: str | None, where: str, field: str
     for part in MODEL_PARTS:
         plain = [name for name in _of_part(names, part) if name.endswith(PLAIN_SUFFIXES)]
         if not plain:
-            raise MissingError(f"{where} has no {part}/ with its configuration: not a diffusers model folder", where=field)
+            raise MissingError(
+                f"{where} has no {part}/ with its configuration: it is no whole model folder in diffusers' layout.",
+                where=field,
+                next_step="Take all of the model's folder, as save_pretrained writes it.",
+            )
         yield from plain
     ending = f".{variant}{SAFE}" if variant else SAFE
     for part in WEIGHT_PARTS:
@@ -83,7 +99,7 @@ def _ends_so(name: str, ending: str) -> bool:
 
 def _way_out(others: list[str]) -> str:
     if any(name.endswith(SAFE) for name in others):
-        return "Only safetensors are read: convert the weights first, or set model.variant to what the folder has."
+        return "Set model.variant to what the names there have before .safetensors; to null where they have nothing."
     if any(name.endswith(".msgpack") for name in others):
         return (
             "Only safetensors are read, and these are Flax weights: load them with diffusers before 0.40 (from_flax=True) and "

@@ -1,5 +1,6 @@
 """What a finished run leaves behind: builds the published folder from a checkpoint and takes it to every place."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -7,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from sdjob import __version__
+from sdjob.core.errors import DeniedError, UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.data.index import Index
 from sdjob.job.card import CARD_NAME, CardFacts, SamplePicture, model_card
 from sdjob.job.licence import base_licence
 from sdjob.job.publish import publish
-from sdjob.job.record import Publication, public_job
+from sdjob.job.record import RECORD_NAME, Publication, public_job
 from sdjob.job.resume import Facts
 from sdjob.job.weights import build_published
 from sdjob.spec.job import JobSpec
@@ -40,7 +42,8 @@ def publish_places(job: JobSpec) -> list[str]:
 
 
 def check_publish_access(job: JobSpec) -> None:
-    """Before a day of training: DeniedError (77) or UnavailableError (69) where a place could not be written to after it."""
+    """Before a day of training: DeniedError (77), MissingError (66: a bucket), UsageError (64: no folder) or UnavailableError
+    (69) where a place could not be published to after it."""
     for target in job.publish:
         place = parse_place(target.to, base=Path.cwd())
         store = PatientStore(open_store(place), backoff=Backoff())
@@ -49,8 +52,20 @@ def check_publish_access(job: JobSpec) -> None:
 
             asked = partial(writing_rights, place, private=target.private)
             with_retries(asked, transient=(TransientStoreError,), backoff=Backoff())
+        elif place.scheme == "file":
+            refuse_unwritable(place.path, where=f"publish: {place.uri}")
         else:
             store.credentials()
+            store.stat(RECORD_NAME)  # a publish looks for it first
+
+
+def refuse_unwritable(folder: Path, *, where: str) -> None:
+    """Of what is not there yet the nearest folder above it counts."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file, and a folder is needed.", where=where, next_step="Name another place, or move it.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise DeniedError(f"{there} may not be written to.", where=where, next_step="Name another place, or permit it.")
 
 
 def build_folder(result: Result, *, job: JobSpec, model: Path, index: Index, store: ObjectStore, out: Path) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdjob.core.errors import MissingError, UsageError
+from sdjob.core.errors import DataError, MissingError, UsageError
 from sdjob.core.retry import Backoff
 from sdjob.data.gather import Pictures, gather
 from sdjob.data.index import Index, check_bad_share, scan
 from sdjob.diffusion.family import FAMILY_FILES, read_config
+from sdjob.diffusion.tensor_file import refuse_torn
 from sdjob.job.fetch import Fetched, Here, fetch, file_sha256
-from sdjob.job.model_files import SAFE, Method, fetched_files, training_files, weight_files
+from sdjob.job.model_files import FROM_ONE_FILE, SAFE, Method, fetched_files, training_files, weight_files
 from sdjob.job.pins import data_place, init_place, model_place
 from sdjob.job.weights import DIFFUSERS_LORA
 from sdjob.spec.job import JobSpec
@@ -37,7 +38,16 @@ def local_folder(text: str, *, field: str) -> Path:
     """The folder of a place on this machine."""
     path = parse_place(text, base=Path.cwd()).path
     if not path.exists():
-        raise MissingError(f"{text} does not exist", where=field, next_step="Check the spelling; a relative path starts here.")
+        raise MissingError(
+            f"{text} does not exist.", where=field, next_step="Check the spelling; a relative path starts in the present folder."
+        )
+    return path
+
+
+def local_model(text: str, *, field: str) -> Path:
+    path = local_folder(text, field=field)
+    if not path.is_dir():
+        raise MissingError(f"{text} is a file; a model is a folder in diffusers' layout.", where=field, next_step=FROM_ONE_FILE)
     return path
 
 
@@ -48,7 +58,7 @@ def stage_model(job: JobSpec, *, here: Here) -> StagedModel:
     """Raises MissingError (66) where the place holds no model in diffusers' layout, or none of safetensors."""
     place, variant = model_place(job), job.model.variant
     if place.scheme == "file":
-        folder = local_folder(job.model.source, field=MODEL)
+        folder = local_model(job.model.source, field=MODEL)
         names = training_files(file_names(folder), variant=variant, where=str(folder))
         hashes = hashed(folder, names=names, check_stop=here.check_stop)
     else:
@@ -56,6 +66,7 @@ def stage_model(job: JobSpec, *, here: Here) -> StagedModel:
         folder = fetched.folder
         names = training_files(list(fetched.hashes), variant=variant, where=place.uri)
         hashes = {name: fetched.hashes[name] for name in names}
+    _refuse_torn(folder, names, where=place.uri)
     _refuse_unknown_channels(folder)
     return StagedModel(folder=folder, hashes=hashes)
 
@@ -63,14 +74,14 @@ def stage_model(job: JobSpec, *, here: Here) -> StagedModel:
 def model_folder(place: Place, *, variant: str | None, method: Method, here: Here, field: str) -> Path:
     """A model for whoever only reads it: to draw samples, to export."""
     if place.scheme == "file":
-        return local_folder(place.name, field=field)
+        return local_model(place.name, field=field)
     return fetch_model(place, variant=variant, method=method, here=here, field=field).folder
 
 
 def model_configs(place: Place, *, here: Here) -> Path:
     """A folder with at least the configurations that tell a model's family: of a distant one nothing else is fetched."""
     if place.scheme == "file":
-        return local_folder(place.name, field=MODEL)
+        return local_model(place.name, field=MODEL)
     return fetch(place, choose=lambda names: sorted({*FAMILY_FILES} & {*names}), here=here, field=MODEL).folder
 
 
@@ -95,13 +106,20 @@ def hashed(folder: Path, *, names: Sequence[str], check_stop: Callable[[], None]
     return hashes
 
 
+def _refuse_torn(folder: Path, names: Sequence[str], *, where: str) -> None:
+    for name in names:
+        if name.endswith(SAFE):
+            refuse_torn(folder / name, where=f"{where}/{name}")
+
+
 def _refuse_unknown_channels(folder: Path) -> None:
     channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
     vae = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
     if channels != vae:
         raise UsageError(
-            f"the UNet takes {channels} channels where the VAE makes {vae}: an inpainting or depth model, not text to image",
+            f"the UNet takes {channels} channels where the VAE makes {vae}: an inpainting or depth model, not text to image.",
             where=MODEL,
+            next_step="Name the text-to-image model that it was made from.",
         )
 
 
@@ -120,6 +138,7 @@ def stage_init_from(job: JobSpec, *, here: Here) -> tuple[Path | None, dict[str,
         fetched = fetch_start(place, job=job, here=here)
         folder, names = fetched.folder, list(fetched.hashes)
     chosen = _init_files(job, names, place.uri)
+    _refuse_torn(folder, chosen, where=folder.as_uri() if place.scheme == "file" else place.uri)
     if job.train.method == "lora":
         return folder / chosen[0], {"init_from": file_sha256(folder / chosen[0])}
     unet = folder / posixpath.dirname(chosen[0])
@@ -142,7 +161,7 @@ def _init_files(job: JobSpec, names: Sequence[str], where: str) -> list[str]:
     part = "unet" if any(name.startswith("unet/") for name in names) else ""
     config = posixpath.join(part, "config.json")
     if config not in names:
-        raise MissingError(f"{where} is neither a pipeline's folder nor a UNet's (there is no {config})", where=INIT)
+        raise MissingError(f"{where} is neither a pipeline's folder nor a UNet's (there is no {config}).", where=INIT)
     return [config, *sorted(weight_files(names, part=part, ending=SAFE, where=where, field=INIT))]
 
 
@@ -152,8 +171,8 @@ def _lora_file(names: Sequence[str], *, where: str) -> str:
     if DIFFUSERS_LORA in files or len(files) == 1:
         return DIFFUSERS_LORA if DIFFUSERS_LORA in files else files[0]
     if not files:
-        raise MissingError(f"{where} holds no safetensors file", where=INIT)
-    raise UsageError(f"{where} holds several LoRA files ({', '.join(files)})", where=INIT, next_step="Name one of them.")
+        raise MissingError(f"{where} holds no safetensors file.", where=INIT, next_step="Name a LoRA's file or folder.")
+    raise UsageError(f"{where} holds several LoRA files ({', '.join(files)}).", where=INIT, next_step="Name one of them.")
 
 
 # ---- the pictures ----------------------------------------------------------------------------------------------------------
@@ -169,13 +188,22 @@ class StagedIndex:
 def stage_index(job: JobSpec, *, store: ObjectStore, may_write: bool, here: Here) -> StagedIndex:
     """The run's ordered index: the one that the first attempt wrote, or a scan of every picture."""
     try:
-        return StagedIndex(Index.from_jsonl(store.read(INDEX_KEY)), pictures=None)
+        return StagedIndex(_stored_index(store), pictures=None)
     except ObjectMissingError:
         pictures = _gathered(job, index=None, here=here)
         index = _scan(pictures, job=job, here=here)
     if may_write:
         store.write(INDEX_KEY, index.to_jsonl())
     return StagedIndex(index, pictures.folder)
+
+
+def _stored_index(store: ObjectStore) -> Index:
+    data, where = store.read(INDEX_KEY), f"{store.uri}/{INDEX_KEY}"
+    try:
+        return Index.from_jsonl(data)
+    except DataError as error:
+        then = "Delete it: the next attempt makes it anew, and goes on only if the data is what it was."
+        raise DataError(f"the run's index is damaged: {error}", where=where, next_step=then) from error
 
 
 def stage_pictures(job: JobSpec, *, index: Index, here: Here) -> Path:
@@ -208,6 +236,10 @@ def _scan(pictures: Pictures, *, job: JobSpec, here: Here) -> Index:
         max_samples=job.data.max_samples,
         on_progress=on_progress,
     )
-    check_bad_share(result, max_bad_share=job.data.max_bad_share, log=here.log)
+    try:
+        check_bad_share(result, max_bad_share=job.data.max_bad_share, log=here.log)
+    except DataError as error:
+        error.where = data_place(job).uri
+        raise
     here.log.event("scanned", f"{len(result.index)} pictures, {len(result.bad)} left out", pictures=len(result.index))
     return result.index

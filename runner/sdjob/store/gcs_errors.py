@@ -6,9 +6,12 @@ Statuses: https://cloud.google.com/storage/docs/json_api/v1/status-codes.
 # The SDK carries few types.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import requests
 from google.api_core.exceptions import GoogleAPICallError, RetryError
@@ -20,6 +23,7 @@ from sdjob.core.errors import SdjobError, StorageError, UsageError
 from sdjob.store.base import ObjectDeniedError, TransientStoreError
 from sdjob.store.sentences import BUSY, CHANGED, DAMAGED, FULL, NO_OBJECT, UNREACHABLE, Sentence
 
+KEY_FILE = "GOOGLE_APPLICATION_CREDENTIALS"
 LOG_IN = "Set GOOGLE_APPLICATION_CREDENTIALS, run gcloud auth application-default login, or give the machine a service account."
 REFUSED = Sentence(
     ObjectDeniedError,
@@ -68,9 +72,24 @@ def gcs_errors(where: str) -> Generator[None, None, None]:
     except (GoogleAPICallError, InvalidResponse) as error:
         raise of_call(error, where=where) from error
     except (auth.GoogleAuthError, DataCorruption, RetryError, requests.exceptions.RequestException, HTTPError) as error:
-        raise next(sentence for kind, sentence in SDK_ERRORS if isinstance(error, kind)).error(where=where) from error
+        raise of_sdk(error, where=where) from error
     except ValueError as error:  # the SDK's for a name that can be no bucket's
         raise UsageError(f"the client for GCS does not take this: {error}", where=where) from error
+
+
+def of_sdk(error: Exception, *, where: str) -> SdjobError:
+    if isinstance(error, auth.DefaultCredentialsError) and (named := os.environ.get(KEY_FILE)):
+        state = "holds no credentials" if Path(named).is_file() else "is not there"
+        return ObjectDeniedError(f"the file that {KEY_FILE} names {state}.", where=where, next_step="Mend or unset it.")
+    sentence = next(sentence for kind, sentence in SDK_ERRORS if isinstance(error, kind))
+    return sentence.error(where=where, reason=_asked_at(error) if sentence is UNREACHABLE else "")
+
+
+def _asked_at(error: Any) -> str:
+    """The endpoint, without the path: that of an upload session is as good as a key."""
+    request = getattr(error, "request", None) or getattr(getattr(error, "cause", None), "request", None)
+    address = urlsplit(str(getattr(request, "url", "") or ""))
+    return f"It was asked for at {address.scheme}://{address.netloc.rpartition('@')[2]}." if address.netloc else ""
 
 
 def of_call(error: Any, *, where: str) -> SdjobError:

@@ -200,7 +200,11 @@ class HubStore:
             hasher.update(chunk)
             yield chunk
         if hasher.hexdigest() != digest_of(file):
-            raise TransientStoreError("what was read is not what the commit names (its hash differs).", where=f"{self.uri}/{key}")
+            raise TransientStoreError(
+                "what was read is not what the commit names (its hash differs).",
+                where=f"{self.uri}/{key}",
+                next_step="If it happens again, something on the way to the Hub, such as a proxy, changes files.",
+            )
 
     def _cached(self, key: str, *, file: RepoFile) -> Path | None:
         """The file in the client's own cache, where it is whole."""

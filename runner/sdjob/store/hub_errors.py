@@ -37,6 +37,7 @@ INVALID_TOKEN = re.compile(r"invalid credentials|invalid user token|expired", re
 # https://github.com/huggingface/huggingface_hub/issues/3048 and 3366
 FULL = re.compile(r"storage limit|storage patterns|quota|too large|exceeds", re.IGNORECASE)
 CLIENT_ERRORS = (LaterError, httpx2.HTTPError, httpx2.InvalidURL, OSError, RuntimeError, ValueError)
+COMMIT = re.compile(r"[0-9a-f]{40}")
 REMARK_CHARACTERS = 200
 
 
@@ -168,6 +169,12 @@ def no_repository(place: Place) -> MissingError:
 
 
 def no_revision(place: Place) -> MissingError:
+    if COMMIT.fullmatch(place.revision or ""):
+        return MissingError(
+            "the repository has no such commit; perhaps it was made anew, or its history was rewritten.",
+            where=place.uri,
+            next_step=f"Runs keep to the commit that they began with: to take what {page(place)} has now, start a new run.",
+        )
     return MissingError(
         f"the repository has no branch, tag or commit '{place.revision or 'main'}'.",
         where=place.uri,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from sdjob.core.errors import SdjobError, StorageError, UnsoundError
+from sdjob.core.errors import SdjobError, StorageError, UnsoundError, UsageError
 from sdjob.spec.places import Place
 from sdjob.store.base import (
     TEMPORARY_FOLDER,
@@ -227,9 +227,12 @@ def _errors_of(where: str, *, may_miss: bool = True) -> Generator[None, None, No
 
 def _store_error(error: OSError, *, where: str) -> SdjobError:
     if error.errno in DENIED:
-        return ObjectDeniedError(f"the file system refuses: {error.strerror}.", where=where)
+        what, then = f"the file system refuses: {error.strerror}.", "Permit it to this user, or name another place."
+        return ObjectDeniedError(what, where=where, next_step=then)
     if error.errno in TRANSIENT:
         return TransientStoreError(f"the file system is busy: {error.strerror}.", where=where)
+    if error.errno in {errno.ENOTDIR, errno.EEXIST}:
+        return UsageError("a file stands where a folder is needed.", where=where, next_step="Name another place, or move it.")
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageError("the disk is full.", where=where, next_step="Free some space, or lower checkpoint.keep.")
     return StorageError(f"the file system failed: {error.strerror}.", where=where)

@@ -24,7 +24,7 @@ class Prefix:
         return self.text + checked_prefix(prefix)
 
     def where(self, key: str) -> str:
-        return f"{self.place.uri}/{key}"
+        return f"{self.place.uri}/{key}" if key else self.place.uri
 
     def keys_of(self, listed: Iterable[ObjectInfo]) -> Iterator[ObjectInfo]:
         """From names in the bucket to keys; what is no object of the place is passed over, what could leave it is refused."""

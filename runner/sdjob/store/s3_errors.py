@@ -5,9 +5,11 @@ Codes: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html. A re
 # The SDK carries no types.
 # pyright: reportMissingTypeStubs=false
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from botocore import exceptions as sdk
 from botocore.exceptions import ClientError
@@ -18,6 +20,7 @@ from sdjob.store.base import ObjectDeniedError, TransientStoreError
 from sdjob.store.sentences import BUSY, CHANGED, DAMAGED, FULL, NO_BUCKET, NO_OBJECT, UNREACHABLE, Sentence
 
 NEW_TOKEN = "Log in again (aws sso login), or set fresh credentials."  # noqa: S105 (a sentence)
+REGION = re.compile(r"[a-z0-9-]{1,32}")
 OTHER_REGION = "Set AWS_REGION to the bucket's region."
 EXPIRED = Sentence(ObjectDeniedError, "the credentials have expired and could not be renewed.", NEW_TOKEN)
 REFUSED = Sentence(
@@ -157,7 +160,7 @@ def of_code(code: str, *, where: str, status: int = 0, reason: str = "") -> Sdjo
 def of_sdk(error: Exception, *, where: str) -> SdjobError:
     for kind, sentence in SDK_ERRORS:
         if isinstance(error, kind):
-            return sentence.error(where=where)
+            return sentence.error(where=where, reason=_asked_at(error) if sentence is UNREACHABLE else "")
     return StorageError(f"the S3 client failed ({type(error).__name__}).", where=where)
 
 
@@ -169,9 +172,19 @@ def status_of(error: ClientError) -> int:
     return int(_part(error, "ResponseMetadata").get("HTTPStatusCode", 0))
 
 
+def _asked_at(error: Exception) -> str:
+    """The endpoint, without the path and the signature of the request."""
+    told: dict[str, Any] = getattr(error, "kwargs", {})
+    address = urlsplit(str(told.get("endpoint_url") or ""))
+    return f"It was asked for at {address.scheme}://{address.netloc.rpartition('@')[2]}." if address.netloc else ""
+
+
 def _reason(error: ClientError) -> str:
-    """AWS names who was refused what and by which policy; it is the one message that says more than its code."""
-    message = str(_part(error, "Error").get("Message", ""))
+    """AWS names who was refused what and by which policy, and in which region a bucket is; else a code says it all."""
+    told = _part(error, "Error")
+    message, region = str(told.get("Message", "")), str(told.get("Region", ""))
+    if CODES.get(code_of(error)) is ELSEWHERE and REGION.fullmatch(region):
+        return f"It is in {region}."
     return f"{message.rstrip('.')}." if code_of(error) == "AccessDenied" and message.startswith("User: ") else ""
 
 

@@ -69,7 +69,7 @@ def download_tree(
     Raises DataError where a key is a file and a folder at once or a link in `into` leads out of it; ObjectChangedError where an
     object is not of the size that was listed; else what the store raises, after retries. `check_stop` may raise what it likes.
     """
-    _refuse_clashes([checked_key(info.key) for info in infos])
+    _refuse_clashes([checked_key(info.key) for info in infos], where=store.uri)
     with scratch_errors(into):
         into.mkdir(parents=True, exist_ok=True)
     patience, tally = backoff or Backoff(), _Tally(sum(info.size_bytes for info in infos))
@@ -101,7 +101,7 @@ def upload_tree(
     backoff: Backoff | None = None,
 ) -> None:
     """Every file under its key, created or replaced. A stop request is heard between two files."""
-    _refuse_clashes([checked_key(key) for key in files])
+    _refuse_clashes([checked_key(key) for key in files], where=store.uri)
     sizes = {key: _size_of(path) for key, path in files.items()}
     patience, tally = backoff or Backoff(), _Tally(sum(sizes.values()))
 
@@ -200,7 +200,7 @@ def _was_cancelled(future: Future[Any]) -> bool:
     return isinstance(future.exception(), _CancelledError)
 
 
-def _refuse_clashes(keys: Sequence[str]) -> None:
+def _refuse_clashes(keys: Sequence[str], *, where: str) -> None:
     """A bucket may hold both `a` and `a/b`; a folder cannot."""
     names = set(keys)
     for key in keys:
@@ -208,6 +208,8 @@ def _refuse_clashes(keys: Sequence[str]) -> None:
         while folder:
             if folder in names:
                 raise DataError(
-                    f"{folder!r} is an object, and {key!r} needs a folder of that name.", next_step="Move one of them."
+                    f"{folder!r} is an object, and {key!r} needs a folder of that name.",
+                    where=where,
+                    next_step="Move one of them.",
                 )
             folder = posixpath.dirname(folder)

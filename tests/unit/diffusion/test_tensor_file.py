@@ -1,15 +1,16 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from sdjob.core.errors import UnsoundError
+from sdjob.core.errors import DataError, UnsoundError
 from sdjob.diffusion import tensor_file
-from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, scalar, write_tensors
+from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, refuse_torn, scalar, write_tensors
 
 
 def test_what_the_library_wrote_comes_back_under_other_names(tmp_path):
@@ -80,3 +81,25 @@ def test_a_file_of_another_kind_is_refused(tmp_path, content):
 
 def test_bytes_in_memory_are_a_tensor_too():
     assert list(StoredTensor(dtype="U8", shape=(3,), size_bytes=3, content=b"abc").pieces()) == [b"abc"]
+
+
+class TestTorn:
+    """Held against what the library itself takes."""
+
+    def test_whole(self, tmp_path: Path):
+        save_file({"a": np.zeros((3, 2), np.float32), "b": np.zeros((0,), np.float16)}, tmp_path / "x", metadata={"format": "pt"})
+        refuse_torn(tmp_path / "x", where="x")
+
+    @pytest.mark.parametrize("cut", [-1, -24, 12, 4, 0])
+    def test_cut_short(self, cut: int, tmp_path: Path):
+        save_file({"a": np.zeros((3, 2), np.float32)}, tmp_path / "x")
+        (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:cut])
+        with pytest.raises(SafetensorError):
+            load_file(tmp_path / "x")
+        with pytest.raises(DataError, match="^there: "):
+            refuse_torn(tmp_path / "x", where="there")
+
+    def test_a_pointer_of_git_lfs(self, tmp_path: Path):
+        (tmp_path / "x").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+        with pytest.raises(DataError, match="git lfs pull"):
+            refuse_torn(tmp_path / "x", where="x")

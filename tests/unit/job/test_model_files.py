@@ -67,7 +67,7 @@ def test_shards_and_their_index():
     [
         ("diffusion_pytorch_model.bin", None, r"holds diffusion_pytorch_model\.bin\)\. .*a pickle may run code"),
         ("diffusion_flax_model.msgpack", None, r"these are Flax weights: load them with diffusers before 0\.40"),
-        ("diffusion_pytorch_model.fp16.safetensors", None, "set model.variant to what the folder has"),
+        ("diffusion_pytorch_model.fp16.safetensors", None, "Set model.variant to what the names there have"),
         ("diffusion_pytorch_model.safetensors", "bf16", r"end in \.bf16\.safetensors"),
     ],
 )
@@ -79,7 +79,7 @@ def test_what_a_repository_without_the_wanted_safetensors_has(unet, variant, tol
 
 
 def test_a_repository_of_one_file():
-    with pytest.raises(MissingError, match=r"not a diffusers model folder \(it holds v1-5-pruned-emaonly\.safetensors"):
+    with pytest.raises(MissingError, match=r"no model folder in diffusers. layout \(it holds v1-5-pruned-emaonly\.safetensors"):
         fetched({"README.md", "v1-5-pruned.ckpt", "v1-5-pruned-emaonly.safetensors"})
 
 

@@ -264,13 +264,20 @@ class TestErrors:
             self.desk.log_in(token)
             assert self.error(MissingError, self.look(text)) == expected
 
-    @pytest.mark.parametrize("revision", ["v9", "0" * 40])
-    def test_a_revision_that_is_missing(self, revision):
+    @pytest.mark.parametrize(
+        ("revision", "told"),
+        [
+            ("v9", "the repository has no branch, tag or commit 'v9'. https://hub/a/no-revision/tree/main lists them."),
+            (
+                "0" * 40,
+                "the repository has no such commit; perhaps it was made anew, or its history was rewritten. Runs keep to the "
+                "commit that they began with: to take what https://hub/a/no-revision has now, start a new run.",
+            ),
+        ],
+    )
+    def test_a_revision_that_is_missing(self, revision, told):
         self.hub.new_repo("models", "a/no-revision")
-        expected = (
-            f"hf://a/no-revision@{revision}: the repository has no branch, tag or commit '{revision}'. "
-            "https://hub/a/no-revision/tree/main lists them."
-        )
+        expected = f"hf://a/no-revision@{revision}: {told}"
         assert self.error(MissingError, self.look(f"hf://a/no-revision@{revision}")) == expected
         assert self.error(MissingError, lambda: store_of(f"hf://a/no-revision@{revision}").list("")) == expected
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sdjob.core.errors import StorageError, UnsoundError
+from sdjob.core.errors import StorageError, UnsoundError, UsageError
 from sdjob.spec.places import parse_place
 from sdjob.store.base import TEMPORARY_FOLDER, ObjectDeniedError, ObjectMissingError, TransientStoreError
 from sdjob.store.local import ABANDONED_AFTER_S, LocalStore
@@ -193,7 +193,7 @@ class TestErrors:
 
     def test_a_file_in_the_way_of_a_folder(self, store):
         store.write("a", b"1")
-        with pytest.raises(StorageError):
+        with pytest.raises(UsageError, match="a file stands where a folder is needed"):
             store.create("a/b", b"1")
         with pytest.raises(ObjectMissingError):
             store.read("a/b")
