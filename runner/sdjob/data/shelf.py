@@ -8,7 +8,6 @@ SOURCE is a hash of the place and of what was chosen from it, LISTING one of the
 so what lies here never changes, and any number of processes may use it, and add to it, at once.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -22,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from sdjob.core.errors import DeniedError, StorageError
+from sdjob.core.owned import owned_folder, sweep
 from sdjob.data.formats import extension_of_bytes
 from sdjob.data.records import Record
 
 VERSION = 1
-ASIDE, LOCK = "aside-", "lock"
+ASIDE = "aside-"
 CHUNK_BYTES = 1024 * 1024
 
 
@@ -134,17 +134,9 @@ def aside_folder(root: Path) -> Generator[Path]:
     """A folder of this process's own, gone at the end; after a sudden death the next process removes it."""
     with scratch_errors(root):
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _sweep(root)
-        folder = root / f"new-{secrets.token_hex(8)}"  # locked under another name first: no sweep may find it unlocked
-        folder.mkdir()
-        lock = _locked(folder)
-        assert lock is not None
-        aside = folder.rename(root / f"{ASIDE}{folder.name}")
-    try:
-        yield aside
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)  # what stays is swept later
-        os.close(lock)
+        sweep(root, pattern=f"{ASIDE}*")
+    with owned_folder(root / f"{ASIDE}{secrets.token_hex(8)}") as folder:
+        yield folder
 
 
 def require_space(size_bytes: int, *, folder: Path) -> None:
@@ -170,28 +162,6 @@ def scratch_errors(path: Path) -> Generator[None]:
         raise StorageError(
             f"scratch failed: {error.strerror}; {free}.", where=str(path), next_step="Free some space, or set run.scratch."
         ) from error
-
-
-def _sweep(root: Path) -> None:
-    for folder in root.glob(f"{ASIDE}*"):
-        lock = _locked(folder)
-        if lock is not None:
-            shutil.rmtree(folder, ignore_errors=True)
-            os.close(lock)
-
-
-def _locked(folder: Path) -> int | None:
-    """A descriptor that holds the folder's lock; None where a living process has it, or has taken the folder away."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def _line(kept: Kept) -> dict[str, Any]:

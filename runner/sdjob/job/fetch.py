@@ -5,7 +5,6 @@ scratch/models/KEY.json     their sha256 as they streamed in
 scratch/models/KEY.lock     held while one process fetches or verifies; others wait
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, StorageError
 from sdjob.core.log import Log
+from sdjob.core.owned import try_lock
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.spec.places import Place
 from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
@@ -133,20 +133,11 @@ def _require_room(size_bytes: int, *, folder: Path) -> None:
 @contextmanager
 def _locked(path: Path, *, here: Here) -> Generator[None]:
     """Held against other processes; the kernel lets go of a dead one's."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    while (descriptor := try_lock(path)) is None:
+        here.check_stop()
+        here.log.progress("another process is fetching the same files: waiting for it")
+        here.clock.sleep(WAIT_S)
     try:
-        while not _try_lock(descriptor):
-            here.check_stop()
-            here.log.progress("another process is fetching the same files: waiting for it")
-            here.clock.sleep(WAIT_S)
         yield
     finally:
         os.close(descriptor)
-
-
-def _try_lock(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

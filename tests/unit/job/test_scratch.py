@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
+from sdjob.core import owned
 from sdjob.core.errors import StorageError
-from sdjob.job import scratch
-from sdjob.job.scratch import LOCK, attempt_folder, run_folder, sweep
+from sdjob.core.owned import LOCK, sweep
+from sdjob.job.scratch import attempt_folder, run_folder
 
 HOLD = """
 import sys, pathlib
@@ -79,13 +80,13 @@ def test_its_own_children_do_not_hold_the_lock(tmp_path):
 def test_two_sweeps_at_once(tmp_path, monkeypatch):
     """The folder is gone between one's look and its lock."""
     (tmp_path / "attempt-0001-dead").mkdir()
-    monkeypatch.setattr(scratch.os, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
-    sweep(tmp_path)
+    monkeypatch.setattr(owned.os, "open", lambda *_: (_ for _ in ()).throw(FileNotFoundError()))
+    sweep(tmp_path, pattern="attempt-*")
 
 
 def test_other_folders_are_left_alone(tmp_path):
     (tmp_path / "models").mkdir()
-    sweep(tmp_path)
+    sweep(tmp_path, pattern="attempt-*")
     assert (tmp_path / "models").is_dir()
 
 
