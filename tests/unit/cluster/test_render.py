@@ -112,13 +112,20 @@ CAUTIONS = {
     "run.kubernetes.scratch": ["run.accelerator=nvidia-l4", "run.nodes=2", "run.kubernetes.scratch=disk"],
     "run.kubernetes.image": [],
     "run.scratch": ["run.scratch=tmp"],
-    "data.split": ["data.split=test"],
 }
 
 
 @pytest.mark.parametrize("field", CAUTIONS)
 def test_cautions(field: str):
     assert field in {caution.field for caution in rendered(job(*CAUTIONS[field])).cautions}
+
+
+def test_what_this_version_cannot_run_yet_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "sdjob.cluster.cautions.unsupported", lambda _job: ["train.magic: this version cannot do magic yet; wait."]
+    )
+    told = {caution.field: caution.what for caution in rendered(job()).cautions}
+    assert told["train.magic"] == "this version cannot do magic yet; wait."
 
 
 def test_a_job_that_a_cluster_can_run_has_no_cautions():
