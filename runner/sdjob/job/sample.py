@@ -7,26 +7,30 @@ from pathlib import Path
 
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
-from sdjob.core.errors import MissingError, UsageError
+from sdjob.core.errors import MissingError, UnavailableError, UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
+from sdjob.diffusion.pictures import picture_name
+from sdjob.job.accelerators import tpus
 from sdjob.job.attempt import JOB_KEY
 from sdjob.job.export import export, read_job
 from sdjob.job.fetch import Here, fetch
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
-from sdjob.job.machine import scratch_root
+from sdjob.job.machine import installed_version, scratch_root
 from sdjob.job.pins import model_place
 from sdjob.job.stage import model_folder
 from sdjob.job.stop import StopRequest
 from sdjob.job.weights import DIFFUSERS_LORA, Weights
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import Place, parse_place
-from sdjob.spec.task import SampleTask, write_task
+from sdjob.spec.task import Device, SampleTask, write_task
+from sdjob.spec.train import Backend
 from sdjob.store.open import open_store
 from sdjob.store.patient import PatientStore
 
 PIPELINE = "model_index.json"
+NEEDS: dict[Backend, tuple[str, ...]] = {"torch": ("torch", "diffusers", "transformers"), "flax": ("jax", "flax", "tokenizers")}
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, c
     """Draws `task`, whose model is found from the place; returns the pictures' files in the order of prompts."""
     with tempfile.TemporaryDirectory(prefix="sdjob-sample-") as folder:
         here = Here(scratch_root(None), check_stop=stop.check, clock=clock, log=log)
+        backend = drawing_backend()
         source = find_source(place, choice=choice, scratch=Path(folder), here=here)
         task = replace(
             task,
@@ -120,12 +125,14 @@ def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, c
             lora=source.lora,
             width=task.width or source.width,
             height=task.height or source.height,
+            device=task.device if backend == "torch" else flax_device(),
         )
         task_file = Path(folder) / "task.json"
         write_task(task, task_file)
         make_folder(task.out)
-        draw(task_file, task=task, stop=stop, clock=clock, log=log)
-    return sorted(task.out / f"{p:02d}-{i:02d}.png" for p in range(len(task.prompts)) for i in range(task.images))
+        draw(task_file, task=task, backend=backend, stop=stop, clock=clock, log=log)
+    numbers = [(prompt, image) for prompt in range(len(task.prompts)) for image in range(task.images)]
+    return [task.out / picture_name(prompt=prompt, image=image) for prompt, image in numbers]
 
 
 def make_folder(out: Path) -> None:
@@ -135,13 +142,33 @@ def make_folder(out: Path) -> None:
         raise UsageError(f"nothing can be written there: {error.strerror}.", where=f"--out {out}") from error
 
 
-def draw(task_file: Path, *, task: SampleTask, stop: StopRequest, clock: Clock, log: Log) -> None:
+def drawing_backend() -> Backend:
+    """Torch where it is installed, else flax. Nothing is imported to find out."""
+    for backend, needs in NEEDS.items():
+        if all(installed_version(package) for package in needs):
+            return backend
+    raise UnavailableError(
+        "drawing needs torch or flax, and neither is installed here.", next_step="pip install 'sdjob[torch]', or 'sdjob[flax]'."
+    )
+
+
+def flax_device() -> Device:
+    return "tpu" if tpus().chips else "cpu"
+
+
+def draw(task_file: Path, *, task: SampleTask, backend: Backend, stop: StopRequest, clock: Clock, log: Log) -> None:
     def on_message(message: Message) -> None:
         if message["event"] == "picture":
             log.progress(f"drawing: {message['done']}/{message['of']}")
 
     shape = GangShape(
-        backend="torch", num_processes=1, devices=1, device=task.device, threads=task.threads, deterministic=True, port=0
+        backend=backend,
+        num_processes=1,
+        devices=1,
+        device=task.device,
+        threads=task.threads,
+        deterministic=True,
+        port=0,
     )
     gang = Gang(stop, clock, on_message=on_message, watch=lambda: None)
     gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))

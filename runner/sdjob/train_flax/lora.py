@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.draws import initial_lora_A
-from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET, kohya_module
+from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET, kohya_module, lora_modules
 from sdjob.diffusion.tensor_file import StoredTensor, read_header, read_tensors
 from sdjob.spec.train import LoraSpec
 from sdjob.train_flax.models import names
@@ -125,6 +125,35 @@ def read_lora(path: Path, *, own: nnx.Module, spec: LoraSpec) -> dict[str, NDArr
             next_step="Set train.lora.alpha to the file's own." if len(scales) == 1 else None,
         )
     return {name: from_file(tensor, dtype=np.float32) for name, tensor in given.items()}
+
+
+def attach_lora(unet: nnx.Module, path: Path) -> None:
+    """Puts the LoRA of a file in diffusers' form on the layers that it names, to draw with."""
+    header, _ = read_header(path)
+    stored = read_tensors(path)
+    layers, scale = adaptable_layers(unet), _diffusers_scale(header.get("__metadata__", {}))
+    modules = _paired_modules(stored, where=path.name)
+    strange = [module for module in modules if module not in layers]
+    if strange:
+        raise UsageError(f"the model's UNet has no layer {strange[0]} for the LoRA.", where=path.name)
+    for module in modules:
+        A, B = (from_file(stored[f"{UNET}{module}{end}"], dtype=np.float32) for end in (LORA_DOWN, LORA_UP))
+        shapes = lora_shapes(layers[module], rank=len(A))
+        if (A.shape, B.shape) != (shapes.A, shapes.B):
+            raise UsageError(f"the LoRA of {module} has shapes {A.shape}, {B.shape}: it is another model's.", where=path.name)
+        given = {"A": jnp.asarray(names.from_torch(("lora_A",), A)), "B": jnp.asarray(names.from_torch(("lora_B",), B))}
+        layers[module].attach_lora(**given, scale=scale, dropout=0.0)
+
+
+def _paired_modules(stored: Mapping[str, StoredTensor], *, where: str) -> list[str]:
+    strange = [name for name in stored if not (name.startswith(UNET) and name.endswith((LORA_DOWN, LORA_UP)))]
+    if strange:
+        raise UsageError(
+            f"it holds {strange[0]}; the flax backend draws with a LoRA of the UNet in diffusers' form.",
+            where=where,
+            next_step="Draw where torch is installed.",
+        )
+    return lora_modules(stored)
 
 
 def _of_kohya(stored: Mapping[str, StoredTensor], *, own: nnx.Module) -> tuple[dict[str, StoredTensor], set[float]]:

@@ -14,6 +14,7 @@ from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_flax import setup
 from sdjob.train_flax.batches import build_batches
 from sdjob.train_flax.fingerprint import fingerprint
+from sdjob.train_flax.sample import run_sample_task
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # https://github.com/openxla/xla names the status; jax has no class of its own for it
 
@@ -25,11 +26,12 @@ def main(task_file: str) -> int:
         raise UsageError("sdjob.train_flax is started by `sdjob run`, not by hand")
     try:
         task = read_task(Path(task_file))
-        if isinstance(task, SampleTask):
-            raise UsageError("the flax backend trains; `sdjob sample` draws with torch.")
         if task.device == "cpu":
             jax.config.update("jax_platforms", "cpu")
-        train(task, channel=channel)
+        if isinstance(task, SampleTask):
+            run_sample_task(task, channel=channel)
+        else:
+            train(task, channel=channel)
     except SdjobError as error:
         channel.send({"event": "failed", "exit_code": error.exit_code, "what": str(error)})
         return error.exit_code

@@ -1,11 +1,13 @@
-"""Validation pictures by DDIM (arXiv 2010.02502, eta 0), the one sampler of this backend, whatever the model's pipeline names.
+"""Pictures of the present weights, and those of `sdjob sample` where torch is not installed.
 
 Axes: B pictures, H x W latent positions, C channels, T tokens, D features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,19 +15,29 @@ import numpy as np
 from flax import nnx
 from jax import Array
 from jax.typing import ArrayLike
-from numpy.typing import NDArray
 from PIL import Image
 
+from sdjob.core.channel import Channel
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.draws import initial_latents
 from sdjob.diffusion.family import read_config
-from sdjob.diffusion.schedule import NoiseSchedule, read_schedule
+from sdjob.diffusion.pictures import picture_name
+from sdjob.diffusion.schedule import read_schedule
+from sdjob.spec.task import SampleTask
 from sdjob.train_flax.encode import encode_captions
+from sdjob.train_flax.lora import attach_lora
+from sdjob.train_flax.models import names
+from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae
+from sdjob.train_flax.models.layers import Compute, LoraParam
+from sdjob.train_flax.sampler import Floats, Sampler
 from sdjob.train_flax.state import Tensors
-from sdjob.train_flax.step import Frozen, Plan, trained_unet
+from sdjob.train_flax.step import Frozen, Models, Plan, make_plan, trained_unet
 from sdjob.train_flax.tokens import CaptionTokenizer
 
-Floats = NDArray[np.float32]
+# What a plan says of the optimizer: nothing that is drawn depends on it.
+NO_TRAINING: dict[str, Any] = {
+    "betas": (0.0, 0.0), "epsilon": 0.0, "weight_decay": 0.0, "max_grad_norm": None, "dropout": False
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,37 +52,6 @@ class SamplePlan:
     """(C, H, W)"""
 
     seed: int
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One step of the way from noise to picture."""
-
-    timestep: int
-    alpha_bar: float
-    next_alpha_bar: float
-
-
-def ladder_of(model: Path, *, schedule: NoiseSchedule, num_steps: int) -> list[Rung]:
-    """As diffusers' DDIMScheduler spaces them
-    (https://github.com/huggingface/diffusers/blob/v0.42.0/src/diffusers/schedulers/scheduling_ddim.py)."""
-    config = read_config(model / "scheduler" / "scheduler_config.json")
-    count, stride = schedule.num_timesteps, schedule.num_timesteps // num_steps
-    spacing = config.get("timestep_spacing", "leading")
-    if spacing == "leading":
-        timesteps = np.arange(num_steps)[::-1] * stride + config.get("steps_offset", 0)
-    elif spacing == "trailing":
-        timesteps = np.round(np.arange(count, 0, -count / num_steps)).astype(int) - 1
-    elif spacing == "linspace":
-        timesteps = np.linspace(0, count - 1, num_steps).round()[::-1].astype(int)
-    else:
-        raise UsageError(
-            f"the timesteps are spaced by {spacing!r}; leading, trailing and linspace are known",
-            where="scheduler/scheduler_config.json: timestep_spacing",
-        )
-    alpha_bars = schedule.alphas_cumprod
-    last = 1.0 if config.get("set_alpha_to_one", True) else alpha_bars[0]
-    return [Rung(int(t), float(alpha_bars[t]), float(alpha_bars[t - stride] if t >= stride else last)) for t in timesteps]
 
 
 @partial(jax.jit, static_argnames=("plan",))
@@ -103,30 +84,30 @@ def decoded(frozen: Frozen, latents_BHWC: ArrayLike, *, plan: Plan) -> Array:
     return vae.decode(jnp.asarray(latents_BHWC) / vae.config.scaling_factor).astype(jnp.float32)
 
 
-def stepped_down(noisy: Floats, predicted: Floats, *, rung: Rung, predicts_velocity: bool) -> Floats:
-    """DDIM's equation 12 without noise: the picture and the noise that are foreseen, mixed anew."""
-    signal, sigma = rung.alpha_bar**0.5, (1.0 - rung.alpha_bar) ** 0.5
-    if predicts_velocity:
-        picture, noise = signal * noisy - sigma * predicted, signal * predicted + sigma * noisy
-    else:
-        picture, noise = (noisy - sigma * predicted) / signal, predicted
-    return (rung.next_alpha_bar**0.5 * picture + (1.0 - rung.next_alpha_bar) ** 0.5 * noise).astype(np.float32)
-
-
-def write_pictures(parameters: Tensors, frozen: Frozen, *, plan: Plan, asked: SamplePlan, model: Path, folder: Path) -> None:
-    schedule = read_schedule(model)
-    ladder = ladder_of(model, schedule=schedule, num_steps=asked.inference_steps)
+def write_pictures(
+    parameters: Tensors,
+    frozen: Frozen,
+    *,
+    plan: Plan,
+    asked: SamplePlan,
+    model: Path,
+    folder: Path,
+    on_prompt: Callable[[int], None] = lambda done: None,  # noqa: ARG005
+) -> None:
+    sampler = Sampler.of(model, num_steps=asked.inference_steps)
     tokenizer = CaptionTokenizer.of(model / "tokenizer")
     scale = np.float32(max(1.0, asked.guidance_scale))  # at 1 the empty caption has no weight: diffusers guides above it alone
     for number, prompt in enumerate(asked.prompts):
         ids = tokenizer.ids([""] * asked.images + [prompt] * asked.images)
         states_BTD = encoded(frozen, ids, plan=plan)
-        latents = starting_latents(asked, prompt=number)
-        for rung in ladder:
-            told = {"noisy_BHWC": latents, "timestep": np.int32(rung.timestep), "states_BTD": states_BTD, "scale": scale}
-            predicted = guided(parameters, frozen, **told, plan=plan)
-            latents = stepped_down(latents, np.asarray(predicted), rung=rung, predicts_velocity=plan.predicts_velocity)
+
+        def predict(noisy: Floats, timestep: int, states_BTD: Array = states_BTD) -> Floats:
+            told = {"noisy_BHWC": noisy, "timestep": np.int32(timestep), "states_BTD": states_BTD, "scale": scale}
+            return np.asarray(guided(parameters, frozen, **told, plan=plan))
+
+        latents = sampler.draw(starting_latents(asked, prompt=number), predict=predict)
         save(np.asarray(decoded(frozen, latents, plan=plan)), folder=folder, prompt=number)
+        on_prompt(number + 1)
 
 
 def starting_latents(asked: SamplePlan, *, prompt: int) -> Floats:
@@ -140,5 +121,53 @@ def save(pixels_BHWC: Floats, *, folder: Path, prompt: int) -> None:
         Image.fromarray(pixels).save(folder / picture_name(prompt=prompt, image=image))
 
 
-def picture_name(*, prompt: int, image: int) -> str:
-    return f"{prompt:02d}-{image:02d}.png"
+# ---- `sdjob sample` --------------------------------------------------------------------------------------------------------
+
+
+def run_sample_task(task: SampleTask, *, channel: Channel) -> None:
+    """A pipeline folder, with LoRA weights on top where there are some."""
+    models = drawing_models(task)
+    adapters = names.parameters_of(models.unet, LoraParam)
+    paths = {name: path for name, (path, _) in adapters.items()}
+    plan, frozen = make_plan(models, kind=LoraParam, paths=paths, **NO_TRAINING)
+    asked = SamplePlan(
+        prompts=task.prompts,
+        images=task.images,
+        inference_steps=task.inference_steps,
+        guidance_scale=task.guidance_scale,
+        latent_shape=asked_shape(task, models=models),
+        seed=task.seed,
+    )
+
+    def on_prompt(done: int) -> None:
+        channel.send({"event": "picture", "done": done, "of": len(task.prompts)})
+
+    parameters = {name: variable.get_value() for name, (_, variable) in adapters.items()}
+    write_pictures(parameters, frozen, plan=plan, asked=asked, model=task.model, folder=task.out, on_prompt=on_prompt)
+    channel.send({"event": "finished"})
+
+
+def drawing_models(task: SampleTask) -> Models:
+    dtype: Any = jnp.float32 if task.device == "cpu" else jnp.bfloat16
+    compute = Compute(dtype=dtype, param_dtype=dtype)
+    unet = read_unet(task.model / "unet", compute=compute)
+    if task.lora is not None:
+        attach_lora(unet, task.lora / "pytorch_lora_weights.safetensors")
+    return Models(
+        unet=unet,
+        vae=read_vae(task.model / "vae", compute=compute),
+        text_encoder=read_text_encoder(task.model / "text_encoder", compute=compute),
+        predicts_velocity=read_schedule(task.model).prediction == "v_prediction",
+    )
+
+
+def asked_shape(task: SampleTask, *, models: Models) -> tuple[int, int, int]:
+    """(C, H, W) of the latents."""
+    own: Any = read_config(task.model / "unet" / "config.json").get("sample_size", 64)
+    own_height, own_width = own if isinstance(own, list) else (own, own)
+    factor = models.vae.config.downscaling
+    for field, pixels in (("--width", task.width), ("--height", task.height)):
+        if pixels is not None and pixels % factor:
+            raise UsageError(f"must be a multiple of {factor}, not {pixels}.", where=field)
+    height = task.height // factor if task.height else own_height
+    return models.vae.config.latent_channels, height, task.width // factor if task.width else own_width

@@ -19,10 +19,11 @@ from sdjob.train_flax import state as states
 from sdjob.train_flax.lora import add_lora, load_lora, read_lora
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.models import names
-from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae
+from sdjob.train_flax.models.folder import put_on_default, read_text_encoder, read_unet, read_vae
 from sdjob.train_flax.models.layers import Compute, LoraParam
 from sdjob.train_flax.sample import SamplePlan, write_pictures
-from sdjob.train_flax.step import Models, PendingMetrics, StepBatch, StepRunner, make_plan
+from sdjob.train_flax.sampler import Sampler
+from sdjob.train_flax.step import Frozen, Models, PendingMetrics, Plan, StepBatch, StepRunner, make_plan
 
 COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
@@ -30,20 +31,24 @@ COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 # ---- models --------------------------------------------------------------------------------------------------------------
 
 
-def build_models(task: TrainTask) -> Models:
-    """Frozen parts in the compute precision, trainable ones as float32 masters."""
+def build_models(task: TrainTask, *, shapes_alone: bool = False) -> Models:
+    """Frozen parts in the compute precision, trainable ones as float32 masters.
+
+    Of `shapes_alone` nothing but the model's configurations is read: enough to compile for.
+    """
     train, variant = task.job.train, task.job.model.variant
     dtype = compute_dtype(train)
     frozen = Compute(dtype=dtype, param_dtype=dtype)
     lora = train.method == "lora"
     trained = replace(frozen, param_dtype=dtype if lora else jnp.float32, remat=bool(train.gradient_checkpointing))
-    unet = read_unet(task.model / "unet", variant=variant, compute=trained)
+    options: dict[str, Any] = {"variant": variant, "put": None if shapes_alone else put_on_default}
+    unet = read_unet(task.model / "unet", compute=trained, **options)
     if lora:
         add_lora(unet, spec=train.lora, seed=train.seed)
     return Models(
         unet=unet,
-        vae=read_vae(task.model / "vae", variant=variant, compute=frozen),
-        text_encoder=read_text_encoder(task.model / "text_encoder", variant=variant, compute=frozen),
+        vae=read_vae(task.model / "vae", compute=frozen, **options),
+        text_encoder=read_text_encoder(task.model / "text_encoder", compute=frozen, **options),
         predicts_velocity=read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction",
     )
 
@@ -54,11 +59,20 @@ def compute_dtype(train: TrainSpec) -> Any:
     return COMPUTE_DTYPES[train.precision]
 
 
-def build_runner(task: TrainTask, *, models: Models) -> StepRunner:
+@dataclass(frozen=True)
+class Program:
+    """What of a job is compiled, and what it starts from."""
+
+    plan: Plan
+    frozen: Frozen
+    parameters: states.Tensors
+    ema: bool
+
+
+def build_program(task: TrainTask, *, models: Models) -> Program:
     train = task.job.train
     kind: Any = LoraParam if train.method == "lora" else nnx.Param
     own = {f"{UNET}{name}": found for name, found in names.parameters_of(models.unet, kind).items()}
-    dropout = train.method == "lora" and train.lora.dropout > 0
     plan, frozen = make_plan(
         models,
         kind=kind,
@@ -67,18 +81,23 @@ def build_runner(task: TrainTask, *, models: Models) -> StepRunner:
         epsilon=train.optimizer.epsilon,
         weight_decay=train.optimizer.weight_decay,
         max_grad_norm=train.optimizer.max_grad_norm,
-        dropout=dropout,
+        dropout=train.method == "lora" and train.lora.dropout > 0,
     )
     parameters = {name: variable.get_value() for name, (_, variable) in own.items()}
-    layout = Layout.of_all_devices()
+    return Program(plan, frozen, parameters, ema=train.ema is not None)
+
+
+def build_runner(task: TrainTask, *, models: Models) -> StepRunner:
+    train, layout = task.job.train, Layout.of_all_devices()
+    program = build_program(task, models=models)
     return StepRunner(
-        plan=plan,
-        frozen=layout.replicated(frozen),
-        state=layout.spread(states.start_state(parameters, ema=train.ema is not None)),
+        plan=program.plan,
+        frozen=layout.replicated(program.frozen),
+        state=layout.spread(states.start_state(program.parameters, ema=program.ema)),
         put=layout.put_batch,
         learning_rate=learning_rate(task),
         ema_decay=train.ema.decay if train.ema else None,
-        dropout_seed=train.seed if dropout else None,
+        dropout_seed=train.seed if program.plan.dropout else None,
     )
 
 
@@ -150,6 +169,8 @@ def build_trainer(task: TrainTask) -> FlaxTrainer:
     2. train.init_from (weights alone);
     3. the base model; LoRA adapters as drawn from the seed.
     """
+    if task.job.validation is not None:  # what cannot be drawn is refused before anything is trained
+        Sampler.of(task.model, num_steps=task.job.validation.inference_steps)
     models = build_models(task)
     if task.init_from is not None and task.restore_from is None:
         models = load_start(models, task.init_from, train=task.job.train)
@@ -161,8 +182,7 @@ def build_trainer(task: TrainTask) -> FlaxTrainer:
 
 def latent_shape(task: TrainTask, models: Models) -> tuple[int, int, int]:
     config, resolution = models.vae.config, task.job.data.resolution
-    factor = 2 ** (len(config.widths) - 1)
-    return config.latent_channels, resolution.height // factor, resolution.width // factor
+    return config.latent_channels, resolution.height // config.downscaling, resolution.width // config.downscaling
 
 
 def loop_plan(task: TrainTask) -> LoopPlan:

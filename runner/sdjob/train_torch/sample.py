@@ -14,7 +14,9 @@ from transformers import CLIPTokenizer
 
 from sdjob.core.channel import Channel
 from sdjob.diffusion.draws import initial_latents
+from sdjob.diffusion.pictures import picture_name
 from sdjob.spec.task import SampleTask
+from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.step import Models
 
 UNCHECKED: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
@@ -33,10 +35,6 @@ class SamplePlan:
 
     height: int | None
     seed: int
-
-
-def picture_name(*, prompt: int, image: int) -> str:
-    return f"{prompt:02d}-{image:02d}.png"
 
 
 def pipeline_of(models: Models, *, tokenizer: CLIPTokenizer, scheduler: SchedulerMixin) -> StableDiffusionPipeline:
@@ -86,14 +84,12 @@ def write_pictures(
 
 def run_sample_task(task: SampleTask, *, channel: Channel) -> None:
     """`sdjob sample`: a pipeline folder, with LoRA weights on top where there are some."""
-    pipeline = StableDiffusionPipeline.from_pretrained(
-        task.model,
-        dtype=torch.float16 if task.device == "cuda" else torch.float32,
-        use_safetensors=True,
-        **UNCHECKED,
-    )
+    dtype = torch.float16 if task.device == "cuda" else torch.float32
+    with model_errors(task.model):
+        pipeline = StableDiffusionPipeline.from_pretrained(task.model, dtype=dtype, use_safetensors=True, **UNCHECKED)
     if task.lora is not None:
-        pipeline.load_lora_weights(str(task.lora), weight_name="pytorch_lora_weights.safetensors", use_safetensors=True)
+        with model_errors(task.lora):
+            pipeline.load_lora_weights(str(task.lora), weight_name="pytorch_lora_weights.safetensors", use_safetensors=True)
     plan = SamplePlan(
         prompts=task.prompts,
         images=task.images,

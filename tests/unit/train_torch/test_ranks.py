@@ -19,7 +19,9 @@ def run_gang(task, out, *, ranks, start, stop, checkpoint=None):
     """Starts the ranks with the environment that the parent gives its trainers."""
     out.mkdir()
     write_task(task, out / "task.json")
-    shape = GangShape(num_processes=ranks, device="cpu", threads=1, deterministic=True, port=free_port())
+    shape = GangShape(
+        backend="torch", num_processes=ranks, devices=1, device="cpu", threads=1, deterministic=True, port=free_port()
+    )
     paths = ":".join([*sys.path, str(TESTS), str(TESTS.parent / "jobspecs/quickstart")])  # the very package that is under test
     arguments = [str(out / "task.json"), str(out), str(start), str(stop), *([str(checkpoint)] if checkpoint else [])]
     processes = [

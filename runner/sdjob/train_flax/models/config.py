@@ -205,6 +205,11 @@ class VaeConfig:
     force_upcast: bool
     """Whether float16 overflows in it: the caller's too."""
 
+    @property
+    def downscaling(self) -> int:
+        """Pixels to a latent, along each side."""
+        return 2 ** (len(self.widths) - 1)
+
     @classmethod
     def read(cls, path: Path) -> Self:
         options = Options.of(path)
