@@ -17,6 +17,7 @@ from sdjob.job.limits import time_spent
 from sdjob.job.pins import pinned, read_pins, write_pins
 from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Facts, Resolution, check_identity, check_length, num_processes, resolve
+from sdjob.job.scratch import full_disk_errors
 from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
 from sdjob.job.stop import RERUN, StopRequest
 from sdjob.job.tracking import open_for_attempt
@@ -114,7 +115,8 @@ class Attempt:
         self.ledger.event("start", host=machine.host_name())
         self.ledger.flush()
         try:
-            self._work()
+            with full_disk_errors(self.folder):
+                self._work()
         except SdjobError as error:
             self._end(error.exit_code, str(error))
             raise

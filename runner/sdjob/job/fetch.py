@@ -21,7 +21,7 @@ from sdjob.core.log import Log
 from sdjob.core.owned import try_lock
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.spec.places import Place
-from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
+from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError, scratch_errors
 from sdjob.store.open import open_store
 from sdjob.store.transfer import download_tree
 
@@ -55,7 +55,8 @@ def fetch(place: Place, *, choose: Choose, here: Here, field: str) -> Fetched:
     store = open_store(place)
     chosen = _chosen(store, choose=choose, here=here, field=field)
     root = here.scratch / FOLDER
-    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with scratch_errors(root):
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = _key(store.uri, chosen)
     with _locked(root / f"{key}.lock", here=here):
         known = _verified(root / key, receipt=root / f"{key}.json", here=here)

@@ -17,7 +17,7 @@ from sdjob.job.attempt import Attempt, Run, Staged, resolution_of, stage
 from sdjob.job.limits import check_progress, hours_left
 from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length
-from sdjob.job.scratch import attempt_folder, run_folder
+from sdjob.job.scratch import attempt_folder, full_disk_errors, run_folder
 from sdjob.job.stop import StopRequest
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
@@ -63,10 +63,10 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     ledgers = read_ledger(store)
     check_progress(ledgers)
     left_s = hours_left(job, ledgers=ledgers) * 3600
+    scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
     commits.probe()
     claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
-    scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
-    with attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
+    with full_disk_errors(scratch), attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
         ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock, secrets=log.secrets, flush_age_s=FLUSH_AGE_S[kind])
         Attempt(run, claim, folder, ledger, left_s, look.staged).execute()
 

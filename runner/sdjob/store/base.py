@@ -146,7 +146,8 @@ def scratch_errors(path: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(f"scratch failed: {error.strerror}.", where=str(path)) from error
+        then = "Make room or permit it there, or set run.scratch (or SDJOB_SCRATCH) to another folder."
+        raise StorageError(f"scratch failed: {error.strerror}.", where=str(path), next_step=then) from error
 
 
 def checked_key(key: str) -> str:

@@ -15,6 +15,7 @@ from sdjob.diffusion.draws import DrawPlan, draw
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import TrainTask
 from sdjob.train_torch.encode import token_ids
+from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.setup import TorchTrainer
 from sdjob.train_torch.step import MicroBatch
 
@@ -64,7 +65,8 @@ def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Generator[Prefet
     workers = task.job.run.workers
     samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
     # Its own: a tokenizer keeps its last call's padding, so validation must not share it with the prefetch thread.
-    tokenizer = CLIPTokenizer.from_pretrained(task.model, subfolder="tokenizer")
+    with model_errors(task.model):
+        tokenizer = CLIPTokenizer.from_pretrained(task.model, subfolder="tokenizer")
     maker = BatchMaker(samples, train.device_batch, tokenizer, draw_plan(task, trainer), pin=task.device == "cuda")
     with (
         closing(samples),

@@ -28,6 +28,7 @@ from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
+from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
@@ -87,9 +88,11 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     train, compute = task.job.train, COMPUTE_DTYPES[task.job.train.precision]
     lora = train.method == "lora"
     options: dict[str, Any] = {"use_safetensors": True, "variant": task.job.model.variant}
-    unet = UNet2DConditionModel.from_pretrained(task.model, subfolder="unet", dtype=compute if lora else torch.float32, **options)
-    vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=compute, **options)
-    text_encoder = CLIPTextModel.from_pretrained(task.model, subfolder="text_encoder", dtype=compute, **options)
+    masters = compute if lora else torch.float32
+    with model_errors(task.model):
+        unet = UNet2DConditionModel.from_pretrained(task.model, subfolder="unet", dtype=masters, **options)
+        vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=compute, **options)
+        text_encoder = CLIPTextModel.from_pretrained(task.model, subfolder="text_encoder", dtype=compute, **options)
     for frozen in (vae, text_encoder):
         frozen.requires_grad_(False).eval()
     if lora:

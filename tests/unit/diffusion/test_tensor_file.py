@@ -96,7 +96,7 @@ class TestTorn:
         (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes()[:cut])
         with pytest.raises(SafetensorError):
             load_file(tmp_path / "x")
-        with pytest.raises(DataError, match="^there: "):
+        with pytest.raises(DataError, match=r"^there: "):
             refuse_torn(tmp_path / "x", where="there")
 
     def test_a_pointer_of_git_lfs(self, tmp_path: Path):

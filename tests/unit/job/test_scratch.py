@@ -99,5 +99,5 @@ def test_the_runs_folder_is_for_this_user_alone(tmp_path):
 
 def test_a_root_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError, match=r"file/abc: cannot make the scratch folder.*Set SDJOB_SCRATCH"):
+    with pytest.raises(StorageError, match=r"file/abc: cannot make the scratch folder.*or SDJOB_SCRATCH"):
         run_folder(tmp_path / "file", key="abc")

@@ -270,8 +270,10 @@ class TestErrors:
             ("v9", "the repository has no branch, tag or commit 'v9'. https://hub/a/no-revision/tree/main lists them."),
             (
                 "0" * 40,
-                "the repository has no such commit; perhaps it was made anew, or its history was rewritten. Runs keep to the "
-                "commit that they began with: to take what https://hub/a/no-revision has now, start a new run.",
+                (
+                    "the repository has no such commit; perhaps it was made anew, or its history was rewritten. Runs keep to "
+                    "the commit that they began with: to take what https://hub/a/no-revision has now, start a new run."
+                ),
             ),
         ],
     )

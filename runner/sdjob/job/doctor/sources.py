@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
-from sdjob.core.errors import MissingError
+from sdjob.core.errors import DataError, MissingError
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.job.doctor.checkup import Check
 from sdjob.job.doctor.finding import Finding, asked, not_fatal, ok
@@ -18,6 +18,7 @@ from sdjob.spec.places import Place, Scheme, parse_place
 from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
 from sdjob.store.patient import PatientStore
 
+INIT = "train.init_from"
 Open = Callable[[Place], ObjectStore]
 MOST_LISTED = 100_000  # a data set of more is not listed to its end: that would take minutes
 BRIEF = Backoff(attempts=2, base_s=0.5)  # a person waits for the answer
@@ -55,7 +56,7 @@ def source_checks(job: JobSpec, *, asker: Asker) -> Iterator[Check]:
         "model.vae": parse_place(job.model.vae, base=here).on_hub("models") if job.model.vae else None,
         "data.source": data_place(job),
         "data.prior": parse_place(job.data.prior.source, base=here).on_hub("datasets") if job.data.prior else None,
-        "train.init_from": init_place(job),
+        INIT: init_place(job),
     }
     for name, place in places.items():
         if place is not None:
@@ -64,6 +65,13 @@ def source_checks(job: JobSpec, *, asker: Asker) -> Iterator[Check]:
 
 def source(name: str, *, place: Place, job: JobSpec, asker: Asker) -> Iterator[Finding]:
     """What cannot be read because of missing credentials says so when it is listed; much can be read without them."""
+    if place.scheme == "file" and place.path.is_file() and name != INIT:
+        kind = DataError if name.startswith("data.") else MissingError  # as a run ends
+        raise kind(
+            "is a file, and a folder is needed.",
+            where=place.uri,
+            next_step="Name the folder that it is in, or the one that is meant.",
+        )
     asker.open(place)  # a missing SDK ends the check here
     if place.scheme != "file":
         yield from asked(name, lambda: [credentials(name, place=place, asker=asker)], otherwise=not_fatal)
