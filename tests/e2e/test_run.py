@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fakes.drawing import draw
 from fakes.running import Ended, Job, Workshop, tree
 
 MANY_STEPS = 1000  # of runs that are to be under way until they are told otherwise
@@ -275,20 +276,6 @@ def test_validation_pictures_are_in_the_run_and_beside_the_weights(finished):
     assert picture.startswith(b"\x89PNG")
 
 
-def draw(model: Path, *, lora: Path | None = None, name: str = "") -> Any:
-    """Pixels of one picture, as a user of diffusers draws it."""
-    import torch
-    from diffusers import StableDiffusionPipeline
-
-    pipeline = StableDiffusionPipeline.from_pretrained(model)
-    pipeline.set_progress_bar_config(disable=True)
-    if lora:
-        pipeline.load_lora_weights(lora, weight_name=name)
-    generator = torch.Generator().manual_seed(0)
-    drawn = pipeline("a red circle", num_inference_steps=2, height=64, width=64, generator=generator, output_type="np")
-    return drawn.images[0]
-
-
 def test_a_published_lora_draws_other_pictures_in_both_forms(workshop, finished):
     plain = draw(workshop.model())
     own = draw(workshop.model(), lora=finished.out, name="pytorch_lora_weights.safetensors")
@@ -320,7 +307,7 @@ def test_a_lora_starts_from_given_weights_and_no_secret_is_written_anywhere(work
 
 
 def test_a_secret_in_an_error_is_blanked_out(workshop, tmp_path):
-    job = workshop.job(tmp_path / "job", model="/nowhere/${SOME_PASSWORD}")
+    job = workshop.job(tmp_path / "job", model=f"/nowhere/{SECRETS['SOME_PASSWORD']}")
     ended = job.run(environment=SECRETS)
     check_refused(ended, "/nowhere/***", code=66)
     assert SECRETS["SOME_PASSWORD"] not in ended.output

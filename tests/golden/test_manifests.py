@@ -193,21 +193,21 @@ def test_jobspecs_are_valid_and_say_what_they_cost(path: Path, capsys: pytest.Ca
 GANGS = [case for case in CASES if "nodes" in case or "slices" in case or "4x4" in case or "4t" in case or "gang" in case]
 
 
-@pytest.mark.skipif(published_crds() is None, reason="SDJOB_CRDS names no folder with the published CRDs")
+@pytest.mark.published_crds
 @pytest.mark.parametrize("case", GANGS)
 def test_gangs_against_the_published_definition(case: str):
     folder = published_crds()
-    assert folder
+    assert folder, "SDJOB_CRDS must name the folder with the published definitions"
     workload = result_of(case).workload
     schema = schema_of(folder / "jobset.x-k8s.io_jobsets.yaml")
     jsonschema.validate(without_templates(workload), schema)
     assert child_jobs(workload)
 
 
-@pytest.mark.skipif(published_crds() is None, reason="SDJOB_CRDS names no folder with the published CRDs")
+@pytest.mark.published_crds
 def test_our_own_schema_agrees_with_the_published_one():
     folder = published_crds()
-    assert folder
+    assert folder, "SDJOB_CRDS must name the folder with the published definitions"
     ours = json.loads(JOBSET_SCHEMA.read_text())
     assert disagreements(ours, schema_of(folder / "jobset.x-k8s.io_jobsets.yaml")) == []
     ours["properties"]["spec"]["properties"]["failurePolicy"]["properties"]["maxRestart"] = {"type": "integer"}
@@ -234,11 +234,11 @@ def test_what_a_cluster_needs_once_is_valid(path: Path):
             check(document)
 
 
-@pytest.mark.skipif(published_crds() is None, reason="SDJOB_CRDS names no folder with the published CRDs")
+@pytest.mark.published_crds
 @pytest.mark.parametrize("path", SETUP, ids=lambda path: "-".join(path.relative_to(K8S).parts))
 def test_queues_against_the_published_definitions(path: Path):
     folder = published_crds()
-    assert folder
+    assert folder, "SDJOB_CRDS must name the folder with the published definitions"
     for document in documents(path):
         if document["apiVersion"].startswith("kueue"):
             assert document["apiVersion"] == "kueue.x-k8s.io/v1beta2"
