@@ -86,28 +86,41 @@ def grid(before: Sequence[Image.Image], after: Sequence[Image.Image], *, scenes:
     return sheet
 
 
+def settings_of(out: Path, given: Sequence[str]) -> list[str]:
+    """For --set; the job file's own places are those of the default folder."""
+    places = [f"checkpoint.to={out}/run", f"publish.0.to={out}/published"] if out != ROOT / "demo" else []
+    return [argument for setting in (*places, *given) for argument in ("--set", setting)]
+
+
+def shown(path: Path) -> Path:
+    """As a person in the repository's root would type it."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
 def spread(items: Sequence[Scene], *, count: int) -> list[int]:
     return [round(i * (len(items) - 1) / (count - 1)) for i in range(count)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=ROOT / "demo")
+    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder of the run, the pictures and the figures")
+    parser.add_argument("--set", action="append", default=[], dest="settings", metavar="FIELD=VALUE", help="as for `sdjob run`")
     args = parser.parse_args()
-    scenes = unseen_scenes()
-    sdjob("validate", str(JOB.relative_to(ROOT)))
-    before = sample(BASE, scenes=scenes, out=args.out / "before")
-    sdjob("run", str(JOB.relative_to(ROOT)))
-    after = sample("demo/published", scenes=scenes, out=args.out / "after")
+    scenes, out = unseen_scenes(), args.out.resolve()
+    job = [str(JOB.relative_to(ROOT)), *settings_of(out, args.settings)]
+    sdjob("validate", *job)
+    before = sample(BASE, scenes=scenes, out=out / "before")
+    sdjob("run", *job)
+    after = sample(str(shown(out / "published")), scenes=scenes, out=out / "after")
     chosen = spread(scenes, count=SHOWN)
-    picture = args.out / "grid.png"
+    picture = out / "grid.png"
     grid([before[i] for i in chosen], [after[i] for i in chosen], scenes=[scenes[i] for i in chosen]).save(picture)
     base, tuned = (shares([read(p) for p in pictures], scenes=scenes) for pictures in (before, after))
     print(f"\nof {len(scenes)} prompts that were not in training:")
     for name, share in tuned.items():
         print(f"  {name:17s} before {base[name]:5.1f} %   after {share:5.1f} %")
-    (args.out / "figures.json").write_text(json.dumps({"before": base, "after": tuned}, indent=1) + "\n", encoding="utf-8")
-    print(f"\nLook at {picture.relative_to(ROOT)}: each prompt before and after.")
+    (out / "figures.json").write_text(json.dumps({"before": base, "after": tuned}, indent=1) + "\n", encoding="utf-8")
+    print(f"\nLook at {shown(picture)}: each prompt before and after.")
     print("Next: put your own pictures and captions into a folder, then `sdjob init my-job.yaml` and `sdjob run my-job.yaml`.")
 
 
