@@ -4,6 +4,7 @@ The compiler puts in what the devices then have to tell each other (https://docs
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -26,11 +27,25 @@ class Layout:
     @classmethod
     def of_all_devices(cls) -> Self:
         """Parameters are spread over the devices of a host, whose links are fast, and repeated from host to host."""
-        devices = np.array(jax.devices()).reshape(jax.process_count(), jax.local_device_count())
-        return cls(Mesh(devices, AXES))
+        return cls.of_hosts(jax.devices(), num_hosts=jax.process_count())
+
+    @classmethod
+    def of_hosts(cls, devices: Sequence[Any], *, num_hosts: int) -> Self:
+        """`devices` host after host."""
+        return cls(Mesh(np.array(devices).reshape(num_hosts, -1), AXES))
+
+    @property
+    def whole(self) -> NamedSharding:
+        """The same on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def rows(self) -> NamedSharding:
+        """Of a batch (M, B, ...): B is divided over all devices, process after process."""
+        return NamedSharding(self.mesh, PartitionSpec(None, AXES))
 
     def replicated(self, tree: Tree) -> Tree:
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, self.whole)
 
     def spread(self, tree: Tree) -> Tree:
         """Parameters, moments and averages: each tensor by itself, so that its moments lie where it does."""
@@ -41,15 +56,14 @@ class Layout:
         parts = self.mesh.shape["fsdp"]
         even = [axis for axis, length in enumerate(shape) if length % parts == 0]
         if math.prod(shape) < SMALLEST_SPREAD or not even:
-            return NamedSharding(self.mesh, PartitionSpec())
+            return self.whole
         longest = max(even, key=lambda axis: shape[axis])
         return NamedSharding(self.mesh, PartitionSpec(*(("fsdp" if axis == longest else None) for axis in range(len(shape)))))
 
     def put_batch(self, batch: Tree) -> Tree:
-        """(M, B, ...) of this process's rows: B is divided over all devices, process after process."""
-        rows = NamedSharding(self.mesh, PartitionSpec(None, AXES))
+        """(M, B, ...) of this process's rows."""
 
         def put(values: NDArray[Any]) -> jax.Array:
-            return jax.make_array_from_process_local_data(rows, values)
+            return jax.make_array_from_process_local_data(self.rows, values)
 
         return jax.tree.map(put, batch)

@@ -1,5 +1,6 @@
 """Builds what the flax loop needs: models, state, the trainer that the loop drives."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import put_on_default, read_text_encoder, read_unet, read_vae
 from sdjob.train_flax.models.layers import Compute, LoraParam
+from sdjob.train_flax.models.splash import attention_of
 from sdjob.train_flax.sample import SamplePlan, write_pictures
 from sdjob.train_flax.sampler import Sampler
 from sdjob.train_flax.step import Frozen, Models, PendingMetrics, Plan, StepBatch, StepRunner, make_plan
@@ -31,14 +33,14 @@ COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 # ---- models --------------------------------------------------------------------------------------------------------------
 
 
-def build_models(task: TrainTask, *, shapes_alone: bool = False) -> Models:
+def build_models(task: TrainTask, *, layout: Layout, shapes_alone: bool = False) -> Models:
     """Frozen parts in the compute precision, trainable ones as float32 masters.
 
     Of `shapes_alone` nothing but the model's configurations is read: enough to compile for.
     """
     train, variant = task.job.train, task.job.model.variant
     dtype = compute_dtype(train)
-    frozen = Compute(dtype=dtype, param_dtype=dtype)
+    frozen = Compute(dtype=dtype, param_dtype=dtype, attention=attention_of(layout.mesh))
     lora = train.method == "lora"
     trained = replace(frozen, param_dtype=dtype if lora else jnp.float32, remat=bool(train.gradient_checkpointing))
     options: dict[str, Any] = {"variant": variant, "put": None if shapes_alone else put_on_default}
@@ -135,12 +137,17 @@ class FlaxTrainer:
     latent_shape: tuple[int, int, int]
     """(C, H, W) of one picture's latents."""
 
+    on_work: Callable[[], None] = lambda: None
+    """Called after whatever may have been compiled."""
+
     def load(self, checkpoint: Path) -> None:
         restored = states.restore(self.runner.state, checkpoint, paths=dict(self.runner.plan.paths))
         self.runner.state, self.runner.count = Layout.of_all_devices().spread(restored.state), restored.count
 
     def step(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
-        return self.runner.run(batch, step=step, stop_wanted=stop_wanted)
+        result = self.runner.run(batch, step=step, stop_wanted=stop_wanted)
+        self.on_work()
+        return result
 
     def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
         scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
@@ -160,9 +167,10 @@ class FlaxTrainer:
         )
         weights = runner.state.parameters if runner.state.averages is None else runner.state.averages
         write_pictures(weights, runner.frozen, plan=runner.plan, asked=plan, model=self.task.model, folder=folder)
+        self.on_work()
 
 
-def build_trainer(task: TrainTask) -> FlaxTrainer:
+def build_trainer(task: TrainTask, *, on_work: Callable[[], None] = lambda: None) -> FlaxTrainer:
     """What the weights start from, in order of precedence:
 
     1. a checkpoint of this run (weights, moments, EMA);
@@ -171,10 +179,10 @@ def build_trainer(task: TrainTask) -> FlaxTrainer:
     """
     if task.job.validation is not None:  # what cannot be drawn is refused before anything is trained
         Sampler.of(task.model, num_steps=task.job.validation.inference_steps)
-    models = build_models(task)
+    models = build_models(task, layout=Layout.of_all_devices())
     if task.init_from is not None and task.restore_from is None:
         models = load_start(models, task.init_from, train=task.job.train)
-    trainer = FlaxTrainer(task, build_runner(task, models=models), latent_shape=latent_shape(task, models))
+    trainer = FlaxTrainer(task, build_runner(task, models=models), latent_shape=latent_shape(task, models), on_work=on_work)
     if task.restore_from is not None:
         trainer.load(task.restore_from)
     return trainer

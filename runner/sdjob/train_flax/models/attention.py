@@ -1,4 +1,4 @@
-"""Attention of all models goes through `attend`: here a kernel for one kind of device would be chosen.
+"""Attention of all models goes through `Compute.attention`: `attend`, or on a TPU the kernel of splash.py.
 
 Axes: B pictures, S queries, T keys, N heads, F features of a head; Q and K are blocks of S and T.
 """
@@ -20,11 +20,7 @@ Attend = Callable[[Array, Array, Array], Array]
 
 
 def attend(queries_BSNF: Array, keys_BTNF: Array, values_BTNF: Array) -> Array:
-    """softmax(q k / sqrt(F)) v, whichever way suits the lengths; the softmax is in float32.
-
-    A kernel of a device (splash attention on a TPU) takes the place of `chunked_attention` here, or is handed to the
-    models as `Compute.attention`.
-    """
+    """softmax(q k / sqrt(F)) v, whichever way suits the lengths; the softmax is in float32."""
     if queries_BSNF.shape[1] * keys_BTNF.shape[1] > LARGEST_SCORES:
         return chunked_attention(queries_BSNF, keys_BTNF, values_BTNF)
     return whole_attention(queries_BSNF, keys_BTNF, values_BTNF)

@@ -69,12 +69,16 @@ def read_model(
     stem: str,
     variant: str | None = None,
     compute: Compute = Compute(),  # noqa: B008 - frozen
-    put: Put = put_on_default,
+    put: Put | None = put_on_default,
 ) -> Model:
-    """The model with the folder's weights in `compute.param_dtype`; `variant` is a file's, such as fp16."""
+    """The model with the folder's weights in `compute.param_dtype`; `variant` is a file's, such as fp16.
+
+    Without a `put` it stays one of shapes alone: weights are neither read nor looked for.
+    """
     read = config.read(folder / CONFIG)
     model = kind(read, compute=compute, rngs=None)
-    fill(model, stored_tensors(folder, stem=stem, variant=variant), where=str(folder), put=put)
+    if put is not None:
+        fill(model, stored_tensors(folder, stem=stem, variant=variant), where=str(folder), put=put)
     return model
 
 

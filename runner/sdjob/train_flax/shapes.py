@@ -1,0 +1,127 @@
+"""A job's step as shapes alone, laid out over devices that need not exist: enough to compile it, and no weights are made.
+
+Axes: M micro-steps, B pictures of one, H x W positions, C channels, T tokens.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding
+
+from sdjob.core.errors import UsageError
+from sdjob.spec.task import TrainTask
+from sdjob.train_flax.mesh import Layout
+from sdjob.train_flax.setup import Program, build_models, build_program, latent_shape
+from sdjob.train_flax.state import TrainState
+from sdjob.train_flax.step import Knobs, Models, Plan, StepBatch, advance
+
+
+@dataclass(frozen=True)
+class StepShapes:
+    """The arguments of `step.advance`: each array's shape, type and place."""
+
+    state: TrainState
+    frozen: Any
+    batch: StepBatch
+    knobs: Knobs
+    plan: Plan
+
+    def lowered(self) -> jax.stages.Lowered:
+        return advance.lower(self.state, self.frozen, self.batch, self.knobs, plan=self.plan)
+
+    def products_flops(self) -> float:
+        """Of all devices together, in products and convolutions."""
+        return flops_of(advance.trace(self.state, self.frozen, self.batch, self.knobs, plan=self.plan).jaxpr.jaxpr)
+
+
+def step_shapes(task: TrainTask, *, layout: Layout) -> StepShapes:
+    models = build_models(task, layout=layout, shapes_alone=True)
+    return shapes_of(build_program(task, models=models), batch=batch_shapes(task, models=models, layout=layout), layout=layout)
+
+
+def shapes_of(program: Program, *, batch: StepBatch, layout: Layout) -> StepShapes:
+    parameters: Any = {
+        name: shape_of(array, placed=layout.of_parameter(array.shape), dtype=jnp.float32)
+        for name, array in program.parameters.items()
+    }
+    state = TrainState(parameters, parameters, parameters, parameters if program.ema else None)
+    frozen = jax.tree.map(lambda array: shape_of(array, placed=layout.whole), program.frozen)
+    number = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.whole)
+    seeds_M = jax.ShapeDtypeStruct(batch.timesteps_MB.shape[:1], jnp.uint32, sharding=layout.whole)
+    return StepShapes(state, frozen, batch, Knobs(number, number, number, number, seeds_M), program.plan)
+
+
+def shape_of(array: Any, *, placed: NamedSharding, dtype: Any = None) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, dtype or array.dtype, sharding=placed)
+
+
+def batch_shapes(task: TrainTask, *, models: Models, layout: Layout) -> StepBatch:
+    """Of all processes together."""
+    train, resolution = task.job.train, task.job.data.resolution
+    rows = train.device_batch * layout.mesh.size
+    num_micro, odd = divmod(train.global_batch, rows)
+    if odd or not num_micro:
+        raise UsageError(
+            f"{train.global_batch} is no multiple of {layout.mesh.size} devices x device_batch {train.device_batch}.",
+            where="train.global_batch",
+        )
+    channels, *size = latent_shape(task, models)
+
+    def shaped(*axes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((num_micro, rows, *axes), dtype, sharding=layout.rows)
+
+    latents, scalars = shaped(*size, channels), shaped()
+    return StepBatch(
+        pixels_MBHWC=shaped(resolution.height, resolution.width, 3),
+        ids_MBT=shaped(models.text_encoder.config.max_tokens, dtype=jnp.int32),
+        timesteps_MB=shaped(dtype=jnp.int32),
+        signal_MB=scalars,
+        sigma_MB=scalars,
+        loss_weight_MB=scalars,
+        noise_MBHWC=latents,
+        input_noise_MBHWC=latents,
+        posterior_MBHWC=latents,
+    )
+
+
+# ---- work ------------------------------------------------------------------------------------------------------------------
+
+
+def flops_of(jaxpr: Any) -> float:
+    """Of the products and convolutions in a traced program, a multiplication and an addition being two.
+
+    XLA's own count has the body of a loop once, however often it runs, and nothing of a kernel.
+    """
+    return sum(_flops_of_equation(equation) for equation in jaxpr.eqns)
+
+
+def _flops_of_equation(equation: Any) -> float:
+    name, parameters = equation.primitive.name, equation.params
+    if name == "dot_general":
+        (contracted, _), _ = parameters["dimension_numbers"]
+        inner = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+        return 2.0 * inner * equation.outvars[0].aval.size
+    if name == "conv_general_dilated":
+        kernel = equation.invars[1].aval
+        num_outputs = kernel.shape[parameters["dimension_numbers"].rhs_spec[0]]
+        # In the backward pass the picture may be dilated: the zeros between its positions are no work.
+        taps = kernel.size / num_outputs / math.prod(parameters["lhs_dilation"])
+        return 2.0 * taps * equation.outvars[0].aval.size
+    times = {"scan": parameters.get("length"), "pallas_call": _steps_of_kernel(parameters)}.get(name) or 1
+    return times * sum(map(flops_of, _inner_jaxprs(parameters)))
+
+
+def _steps_of_kernel(parameters: dict[str, Any]) -> int:
+    mapping = parameters.get("grid_mapping")
+    return math.prod(mapping.grid) if mapping is not None else 1
+
+
+def _inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:
+    for value in parameters.values():
+        inner = getattr(value, "jaxpr", value)  # a closed one holds its own
+        if hasattr(inner, "eqns"):
+            yield inner
