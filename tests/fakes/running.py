@@ -167,11 +167,11 @@ class Workshop:
     def job(self, folder: Path, *, family: str = "sd1", **fields: Any) -> Job:
         return write_job(folder, **{"model": self.model(family), "pictures": self.pictures, **fields})
 
-    def finished(self, name: str, *, family: str = "sd1", **fields: Any) -> Job:
+    def finished(self, name: str, *, family: str = "sd1", environment: dict[str, str] | None = None, **fields: Any) -> Job:
         """An uninterrupted run of this job, to compare with. Never run it again: it is everybody's."""
 
         def make(folder: Path) -> None:
-            ended = self.job(folder / "job", family=family, **fields).run()
+            ended = self.job(folder / "job", family=family, **fields).run(environment=environment)
             assert ended.code == 0, ended.output
 
         return Job(self._made(f"finished-{name}", make) / "job")
