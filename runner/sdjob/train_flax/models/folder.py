@@ -45,6 +45,10 @@ def put_on_default(name: str, values: NDArray[Any]) -> Array:  # noqa: ARG001 - 
     return jnp.array(values)
 
 
+def shape_alone(name: str, values: NDArray[Any]) -> Any:  # noqa: ARG001 - Put's form
+    return jax.ShapeDtypeStruct(values.shape, values.dtype)
+
+
 def read_unet(folder: Path, **options: Any) -> UNet2DConditionModel:
     return read_model(UNet2DConditionModel, UNetConfig, folder, stem=DIFFUSERS_WEIGHTS, **options)
 
