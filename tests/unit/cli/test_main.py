@@ -68,7 +68,8 @@ def test_validate_tells_a_missing_file_apart():
 
 def test_validate_names_what_cannot_run_yet(capsys: pytest.CaptureFixture[str]):
     assert main(["validate", "good.yaml", "--set", "train.text_encoder=lora", "--set", "data.buckets={}"]) == 0
-    assert capsys.readouterr().out == f"good.yaml: valid; sdjob {__version__} cannot run it yet because of data.buckets, train.text_encoder\n"
+    told = f"good.yaml: valid; sdjob {__version__} cannot run it yet because of data.buckets, train.text_encoder\n"
+    assert capsys.readouterr().out == told
 
 
 def test_validate_for_programs(capsys: pytest.CaptureFixture[str]):
