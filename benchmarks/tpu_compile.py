@@ -143,7 +143,7 @@ def be_child(variant: Variant, *, width: int, dump: Path | None) -> None:
         batch = batch_shapes(task, models=models, layout=layout)
         if not variant.encoders:
             models, batch = without_encoders(models, batch)
-        shapes = shapes_of(build_program(task, models=models), batch=batch, layout=layout)
+        shapes = shapes_of(build_program(task, models=models, layout=layout), batch=batch, layout=layout)
         print_forecast(shapes, layout=layout, accelerator=ACCELERATOR, dump=dump)
 
 

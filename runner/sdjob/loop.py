@@ -31,6 +31,9 @@ class StepMetrics:
     overflows: int = 0
     """fp16 steps in a row, this one included, whose gradients overflowed: such a step changes no weight."""
 
+    device_memory_mib: int | None = None
+    """The most that was in use so far on this rank's first device; None where the device does not tell."""
+
 
 class StepResult(Protocol):
     def read(self) -> StepMetrics:
@@ -255,5 +258,7 @@ class Loop(Generic[Batch]):
             fields = {"loss": metrics.loss, "grad_norm": metrics.grad_norm, "learning_rate": metrics.learning_rate}
             if metrics.overflows:
                 fields["overflows"] = metrics.overflows
+            if metrics.device_memory_mib is not None:
+                fields["device_memory_mib"] = metrics.device_memory_mib
             self.link.send("metrics", step=step + 1, data_wait_s=data_wait_s, images=self.plan.global_batch, **fields)
         return metrics

@@ -58,7 +58,7 @@ def run(task):
 def test_from_the_first_step_to_the_last(task):
     code, messages = run(task)
     assert (code, messages[-1]["event"]) == (0, "finished"), messages[-1]
-    assert [message["event"] for message in messages if message["event"] not in ("metrics", "snapshot")] == [
+    assert [message["event"] for message in messages if message["event"] not in ("metrics", "snapshot", "compiled")] == [
         "ready", "samples", "finished",
     ]  # fmt: skip
     ready, metrics = messages[0], [message for message in messages if message["event"] == "metrics"]

@@ -41,6 +41,7 @@ class SumTrainer:
     fail_writing: Exception | None = None
     seconds_a_step: float = 0.0
     overflow_at: int | None = None
+    memory_mib: int | None = None
     clock: FakeClock = field(default_factory=FakeClock)
 
     def step(self, batch: int, *, step: int, stop_wanted: bool) -> Result:
@@ -50,7 +51,8 @@ class SumTrainer:
             self.link._stop.set()
         stop = stop_wanted or step == self.peer_stops_at
         overflows = int(step == self.overflow_at)
-        return Result(StepMetrics(loss=float(step), grad_norm=1.0, learning_rate=0.1, stop=stop, overflows=overflows))
+        told = {"overflows": overflows, "device_memory_mib": self.memory_mib}
+        return Result(StepMetrics(loss=float(step), grad_norm=1.0, learning_rate=0.1, stop=stop, **told))
 
     def snapshot(self, *, step: int, metrics: StepMetrics) -> State:
         assert metrics.loss == step - 1, "the snapshot's own step's metrics"
@@ -231,6 +233,14 @@ def test_overflows_are_told(tmp_path, parent):
     run(SumTrainer(overflow_at=2), p, tmp_path, total=4)
     wait_for_end(p)
     assert [m.get("overflows") for m in p.hear("metrics")] == [None, None, 1, None]
+
+
+@pytest.mark.parametrize("told", [None, 1234])
+def test_a_devices_memory_is_told_where_it_tells(tmp_path, parent, told):
+    p = parent()
+    run(SumTrainer(memory_mib=told), p, tmp_path, total=2)
+    wait_for_end(p)
+    assert [m.get("device_memory_mib") for m in p.hear("metrics")] == [told, told]
 
 
 def test_resuming_goes_on_from_the_step(tmp_path, parent):

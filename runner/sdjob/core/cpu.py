@@ -1,5 +1,6 @@
 """What a CPU can, as the kernel tells it."""
 
+import platform
 import re
 from pathlib import Path
 
@@ -28,3 +29,11 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:
     # "flags" on x86, "Features" on ARM: https://docs.kernel.org/arch/x86/cpuinfo.html
     line = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE)
     return tuple(sorted({*DECISIVE} & {*(line[1].split() if line else ())}))
+
+
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """All that the kernel says of what the first core can: machine code that a compiler made for it may need any of it."""
+    if not cpuinfo.is_file():
+        return platform.processor()
+    lines = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    return "\n".join(line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part")))

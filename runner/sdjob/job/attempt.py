@@ -8,10 +8,12 @@ from typing import Any
 
 from sdjob.ckpt.engine import Claim, CommitLog, Restored
 from sdjob.core.clock import Clock
-from sdjob.core.errors import DeniedError, FencedError, SdjobError, StorageError
+from sdjob.core.errors import FencedError, SdjobError, StorageError
 from sdjob.core.log import Log
 from sdjob.data.index import Index
 from sdjob.job import machine
+from sdjob.job.compiled import FOLDER as COMPILED
+from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
 from sdjob.job.fetch import Here
 from sdjob.job.limits import time_spent
 from sdjob.job.pins import pinned, read_pins, write_pins
@@ -133,7 +135,7 @@ class Attempt:
         try:
             self.ledger.event("end", exit_code=exit_code, why=why)
             self.ledger.flush()
-        except (StorageError, DeniedError) as error:
+        except SdjobError as error:
             # How the attempt ended counts for more than its last line in the ledger.
             self.run.log.warning("ledger", f"the attempt's end was not recorded: {error}")
 
@@ -200,6 +202,7 @@ class Attempt:
                 init_from=staged.init_from,
                 device=DEVICES[run.accelerator.kind],
                 threads=resolution.threads,
+                compiled=compiled_folder(resolution.job, attempt=self.folder),
             ),
             resolution=resolution,
             stored=restored.manifest.facts if restored else None,
@@ -214,9 +217,16 @@ class Attempt:
             clock=run.clock,
             log=run.log,
             check_time=self._check_time,
+            compiled=self._compiled(),
         )
         training.run()
         return None if start_step == resolution.total_steps else self._outcome(training, resolution)
+
+    def _compiled(self) -> CompiledPrograms:
+        run = self.run
+        kind = kind_of(DEVICES[run.accelerator.kind], accelerator=run.accelerator.name)
+        shared = machine.scratch_root(run.job) / COMPILED / kind
+        return CompiledPrograms(run.store, shared, self.folder / COMPILED, kind, check_stop=run.stop.check, log=run.log)
 
     def _pictures(self, staged: Staged) -> Path:
         return stage_pictures(staged.job, index=staged.index, here=here_of(self.run))

@@ -14,6 +14,7 @@ from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
+from sdjob.job.compiled import CompiledPrograms
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.progress import Progress
@@ -27,6 +28,7 @@ from sdjob.store.base import ObjectStore
 from sdjob.track.row import Picture
 from sdjob.track.trackers import Trackers
 
+KEEP_S = 60.0  # how long the end waits at most for compiled programs to be kept
 LOG_EVERY_S = 10.0  # a line of progress where there is no terminal
 
 
@@ -50,6 +52,7 @@ class Training:
     check_time: Callable[[], None]
     """Asks for a stop when `max_hours` is used up."""
 
+    compiled: CompiledPrograms
     saves: Saves = field(init=False)
     gang: Gang = field(init=False)
     progress: Progress = field(init=False)
@@ -73,6 +76,8 @@ class Training:
 
     def run(self) -> str:
         """ "finished" or "stopped", with every save over. Raises what ended the trainer or the saves."""
+        if self.task.compiled is not None:
+            self.compiled.bring()
         task_file = self.task.scratch / "task.json"
         write_task(self.task, task_file)
         shape = GangShape(
@@ -89,6 +94,7 @@ class Training:
             ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
         finally:
             self.saves.finish()
+            self.compiled.finish(timeout_s=min(KEEP_S, max(0.0, self.stop.seconds_left())))
         self._watch()
         return ending
 
@@ -109,6 +115,7 @@ class Training:
             "metrics": self._on_metrics,
             "snapshot": self._on_snapshot,
             "samples": self._on_samples,
+            "compiled": self._on_compiled,
             "save-skipped": self._on_missed_save,
             "save-failed": self._on_missed_save,
         }
@@ -124,6 +131,11 @@ class Training:
             why = "; ".join(self._inexact)
             self.log.warning("inexact", f"resume is correct to rounding, not bit-exact: {why}")
         self.ledger.event("ready", **fields, inexact=self._inexact)
+
+    def _on_compiled(self, fields: dict[str, Any]) -> None:
+        counts = {kind: len(fields[kind]) for kind in ("new", "read")}
+        self.ledger.event("phase", name="compile", seconds=fields["seconds"], **counts)
+        self.compiled.keep([*fields["new"], *fields["read"]])
 
     def _on_metrics(self, fields: dict[str, Any]) -> None:
         line = self.progress.line(step=fields["step"], loss=fields["loss"], images=fields["images"])

@@ -38,6 +38,9 @@ class TrainTask:
     threads: int
     """Arithmetic threads of each process: part of what exact resume needs on a CPU."""
 
+    compiled: Path | None = None
+    """The folder of programs that flax has compiled before, and where it puts new ones."""
+
 
 @dataclass(frozen=True)
 class SampleTask:
@@ -62,7 +65,7 @@ class SampleTask:
 
 
 Task = TrainTask | SampleTask
-PATHS = {"model", "pictures", "index", "scratch", "restore_from", "init_from", "lora", "out"}
+PATHS = {"model", "pictures", "index", "scratch", "restore_from", "init_from", "lora", "out", "compiled"}
 
 
 def write_task(task: Task, path: Path) -> None:

@@ -8,11 +8,12 @@ import jax
 
 from sdjob.core.channel import Channel, inherited_channel
 from sdjob.core.clock import SystemClock
-from sdjob.core.errors import SdjobError, UsageError
+from sdjob.core.errors import PeerLostError, SdjobError, UnavailableError, UsageError
 from sdjob.loop import Link, Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
-from sdjob.train_flax import setup
+from sdjob.train_flax import hosts, setup
 from sdjob.train_flax.batches import build_batches
+from sdjob.train_flax.compiled import Compilation
 from sdjob.train_flax.fingerprint import fingerprint
 from sdjob.train_flax.sample import run_sample_task
 
@@ -31,23 +32,34 @@ def main(task_file: str) -> int:
         if isinstance(task, SampleTask):
             run_sample_task(task, channel=channel)
         else:
+            hosts.join(task.device)
             train(task, channel=channel)
-    except SdjobError as error:
-        channel.send({"event": "failed", "exit_code": error.exit_code, "what": str(error)})
-        return error.exit_code
+            hosts.leave()
     except Exception as error:
-        traceback.print_exc()
-        full = isinstance(error, jax.errors.JaxRuntimeError) and OUT_OF_MEMORY in str(error)
-        code, what = (69, f"the device is out of memory: {error}") if full else (70, f"{type(error).__name__}: {error}")
+        code, what = failure_of(error)
         channel.send({"event": "failed", "exit_code": code, "what": what})
-        return code
+        return hosts.leave_at_once(code)
     return 0
+
+
+def failure_of(error: Exception) -> tuple[int, str]:
+    """(exit code, words)"""
+    if isinstance(error, SdjobError):
+        return error.exit_code, str(error)
+    traceback.print_exc()
+    if hosts.is_gone(error):
+        return PeerLostError.exit_code, f"another host is gone: {error}"
+    if isinstance(error, jax.errors.JaxRuntimeError) and OUT_OF_MEMORY in str(error):
+        return UnavailableError.exit_code, f"the device is out of memory: {error}"
+    return SdjobError.exit_code, f"{type(error).__name__}: {error}"
 
 
 def train(task: TrainTask, *, channel: Channel) -> None:
     link = Link(channel, on_parent_gone=lambda: os._exit(70))
     link.start()
-    trainer = setup.build_trainer(task)
+    compilation = Compilation(task.compiled, link)
+    compilation.begin()
+    trainer = setup.build_trainer(task, on_work=compilation.tell)
     link.send("ready", step=task.start_step, fingerprint=fingerprint(task))
     with build_batches(task, trainer=trainer) as batches:
         ending = Loop(trainer, setup.loop_plan(task), link, SystemClock()).run(batches)

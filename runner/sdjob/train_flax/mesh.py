@@ -6,6 +6,7 @@ The compiler puts in what the devices then have to tell each other (https://docs
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import jax
@@ -44,12 +45,12 @@ class Layout:
         """Of a batch (M, B, ...): B is divided over all devices, process after process."""
         return NamedSharding(self.mesh, PartitionSpec(None, AXES))
 
-    def replicated(self, tree: Tree) -> Tree:
-        return jax.device_put(tree, self.whole)
+    def put_whole(self, name: str, values: NDArray[Any]) -> jax.Array:  # noqa: ARG002 - Put's form
+        return placed(values, self.whole)
 
-    def spread(self, tree: Tree) -> Tree:
-        """Parameters, moments and averages: each tensor by itself, so that its moments lie where it does."""
-        return jax.tree.map(lambda array: jax.device_put(array, self.of_parameter(array.shape)), tree)
+    def put_spread(self, name: str, values: NDArray[Any]) -> jax.Array:  # noqa: ARG002 - Put's form
+        """A parameter, moment or average: each by itself, so that moments lie where their parameter does."""
+        return placed(values, self.of_parameter(values.shape))
 
     def of_parameter(self, shape: tuple[int, ...]) -> NamedSharding:
         """Along its longest axis that the devices divide evenly; small or odd ones are whole everywhere."""
@@ -58,7 +59,12 @@ class Layout:
         if math.prod(shape) < SMALLEST_SPREAD or not even:
             return self.whole
         longest = max(even, key=lambda axis: shape[axis])
-        return NamedSharding(self.mesh, PartitionSpec(*(("fsdp" if axis == longest else None) for axis in range(len(shape)))))
+        # As compiled programs spell it, without the axes behind: a step's arguments and results have one and the same.
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * longest, "fsdp"))
+
+    def held(self, state: Tree) -> Tree:
+        """Inside a compiled program: parameters, moments and averages, where `put_spread` laid them."""
+        return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, self.of_parameter(array.shape)), state)
 
     def put_batch(self, batch: Tree) -> Tree:
         """(M, B, ...) of this process's rows."""
@@ -67,3 +73,49 @@ class Layout:
             return jax.make_array_from_process_local_data(self.rows, values)
 
         return jax.tree.map(put, batch)
+
+    def any_host(self, wanted: bool) -> Any:
+        """Whether any process says so: true or false of all of them, to be read once the devices have come to it."""
+        if jax.process_count() == 1:
+            return wanted
+        flags = NamedSharding(self.mesh, PartitionSpec(AXES))
+        said = jax.make_array_from_callback((self.mesh.size,), flags, lambda _: np.array([wanted]))
+        return any_of(said, whole=self.whole)
+
+    def of_this_host(self) -> Self:
+        return self if jax.process_count() == 1 else self.of_hosts(jax.local_devices(), num_hosts=1)
+
+    def take(self, tree: Tree) -> Tree:
+        """What stands on all hosts as this host's alone. Each of them has all of it, so that the others need not take part."""
+
+        def own(array: jax.Array) -> jax.Array:
+            assert isinstance(array.sharding, NamedSharding)
+            parts = [shard.data for shard in array.addressable_shards]
+            return jax.make_array_from_single_device_arrays(array.shape, NamedSharding(self.mesh, array.sharding.spec), parts)
+
+        return tree if jax.process_count() == 1 else jax.tree.map(own, tree)
+
+
+def placed(values: NDArray[Any], sharding: NamedSharding) -> jax.Array:
+    """Each device gets its own part of what every host holds: nothing is whole on a device that is not to be."""
+    return jax.make_array_from_callback(values.shape, sharding, lambda part: values[part])
+
+
+@partial(jax.jit, static_argnames=("whole",))
+def any_of(said: jax.Array, *, whole: NamedSharding) -> jax.Array:
+    return jax.lax.with_sharding_constraint(said.any(), whole)
+
+
+def host_copy(array: jax.Array) -> NDArray[np.float32]:
+    """A real copy of what this process's devices hold: on a CPU a plain fetch would share memory that the next step uses."""
+    copied = np.empty(array.shape, np.float32)
+    parts = {str(shard.index): shard for shard in array.addressable_shards}  # several devices may have the same
+    for shard in parts.values():
+        copied[shard.index] = np.asarray(shard.data)
+    return copied
+
+
+def peak_memory_mib() -> int | None:
+    """Of this process's first device: the others have as much. A CPU does not tell."""
+    figures = jax.local_devices()[0].memory_stats() or {}
+    return figures["peak_bytes_in_use"] // 2**20 if "peak_bytes_in_use" in figures else None

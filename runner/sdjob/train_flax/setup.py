@@ -20,7 +20,7 @@ from sdjob.train_flax import state as states
 from sdjob.train_flax.lora import add_lora, load_lora, read_lora
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.models import names
-from sdjob.train_flax.models.folder import put_on_default, read_text_encoder, read_unet, read_vae
+from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae, shape_alone
 from sdjob.train_flax.models.layers import Compute, LoraParam
 from sdjob.train_flax.models.splash import attention_of
 from sdjob.train_flax.sample import SamplePlan, write_pictures
@@ -43,10 +43,11 @@ def build_models(task: TrainTask, *, layout: Layout, shapes_alone: bool = False)
     frozen = Compute(dtype=dtype, param_dtype=dtype, attention=attention_of(layout.mesh))
     lora = train.method == "lora"
     trained = replace(frozen, param_dtype=dtype if lora else jnp.float32, remat=bool(train.gradient_checkpointing))
-    options: dict[str, Any] = {"variant": variant, "put": None if shapes_alone else put_on_default}
-    unet = read_unet(task.model / "unet", compute=trained, **options)
+    options: dict[str, Any] = {"variant": variant, "put": None if shapes_alone else layout.put_whole}
+    own = options if lora or shapes_alone else {**options, "put": layout.put_spread}
+    unet = read_unet(task.model / "unet", compute=trained, **own)
     if lora:
-        add_lora(unet, spec=train.lora, seed=train.seed)
+        add_lora(unet, spec=train.lora, seed=train.seed, put=shape_alone if shapes_alone else layout.put_spread)
     return Models(
         unet=unet,
         vae=read_vae(task.model / "vae", compute=frozen, **options),
@@ -71,7 +72,7 @@ class Program:
     ema: bool
 
 
-def build_program(task: TrainTask, *, models: Models) -> Program:
+def build_program(task: TrainTask, *, models: Models, layout: Layout) -> Program:
     train = task.job.train
     kind: Any = LoraParam if train.method == "lora" else nnx.Param
     own = {f"{UNET}{name}": found for name, found in names.parameters_of(models.unet, kind).items()}
@@ -84,19 +85,21 @@ def build_program(task: TrainTask, *, models: Models) -> Program:
         weight_decay=train.optimizer.weight_decay,
         max_grad_norm=train.optimizer.max_grad_norm,
         dropout=train.method == "lora" and train.lora.dropout > 0,
+        layout=layout,
     )
     parameters = {name: variable.get_value() for name, (_, variable) in own.items()}
     return Program(plan, frozen, parameters, ema=train.ema is not None)
 
 
-def build_runner(task: TrainTask, *, models: Models) -> StepRunner:
-    train, layout = task.job.train, Layout.of_all_devices()
-    program = build_program(task, models=models)
+def build_runner(task: TrainTask, *, models: Models, layout: Layout) -> StepRunner:
+    train = task.job.train
+    program = build_program(task, models=models, layout=layout)
     return StepRunner(
         plan=program.plan,
-        frozen=layout.replicated(program.frozen),
-        state=layout.spread(states.start_state(program.parameters, ema=program.ema)),
+        frozen=program.frozen,
+        state=states.start_state(program.parameters, ema=program.ema),
         put=layout.put_batch,
+        any_host=layout.any_host,
         learning_rate=learning_rate(task),
         ema_decay=train.ema.decay if train.ema else None,
         dropout_seed=train.seed if program.plan.dropout else None,
@@ -116,12 +119,12 @@ def learning_rate(task: TrainTask) -> LearningRate:
     )
 
 
-def load_start(models: Models, path: Path, *, train: TrainSpec) -> Models:
+def load_start(models: Models, path: Path, *, train: TrainSpec, layout: Layout) -> Models:
     """`train.init_from`: a file of LoRA weights, or a UNet's folder."""
     if train.method == "lora":
-        load_lora(models.unet, read_lora(path, own=models.unet, spec=train.lora))
+        load_lora(models.unet, read_lora(path, own=models.unet, spec=train.lora), put=layout.put_spread)
         return models
-    given = read_unet(path, compute=models.unet.compute)
+    given = read_unet(path, compute=models.unet.compute, put=layout.put_spread)
     if given.config != models.unet.config:
         raise UsageError(f"{path} holds a UNet of another architecture than the model's", where="train.init_from")
     return replace(models, unet=given)
@@ -137,12 +140,14 @@ class FlaxTrainer:
     latent_shape: tuple[int, int, int]
     """(C, H, W) of one picture's latents."""
 
+    layout: Layout
     on_work: Callable[[], None] = lambda: None
     """Called after whatever may have been compiled."""
 
     def load(self, checkpoint: Path) -> None:
-        restored = states.restore(self.runner.state, checkpoint, paths=dict(self.runner.plan.paths))
-        self.runner.state, self.runner.count = Layout.of_all_devices().spread(restored.state), restored.count
+        paths = dict(self.runner.plan.paths)
+        restored = states.restore(self.runner.state, checkpoint, paths=paths, put=self.layout.put_spread)
+        self.runner.state, self.runner.count = restored.state, restored.count
 
     def step(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
         result = self.runner.run(batch, step=step, stop_wanted=stop_wanted)
@@ -166,8 +171,16 @@ class FlaxTrainer:
             seed=self.task.job.train.seed,
         )
         weights = runner.state.parameters if runner.state.averages is None else runner.state.averages
-        write_pictures(weights, runner.frozen, plan=runner.plan, asked=plan, model=self.task.model, folder=folder)
+        # The other hosts train on, or wait for this one: what is drawn is drawn on this host's devices alone.
+        layout = self.layout.of_this_host()
+        weights, frozen = layout.take((weights, runner.frozen))
+        write_pictures(weights, frozen, plan=self._drawing_plan(layout), asked=plan, model=self.task.model, folder=folder)
         self.on_work()
+
+    def _drawing_plan(self, layout: Layout) -> Plan:
+        if layout == self.layout:
+            return self.runner.plan
+        return build_program(self.task, models=build_models(self.task, layout=layout, shapes_alone=True), layout=layout).plan
 
 
 def build_trainer(task: TrainTask, *, on_work: Callable[[], None] = lambda: None) -> FlaxTrainer:
@@ -179,10 +192,12 @@ def build_trainer(task: TrainTask, *, on_work: Callable[[], None] = lambda: None
     """
     if task.job.validation is not None:  # what cannot be drawn is refused before anything is trained
         Sampler.of(task.model, num_steps=task.job.validation.inference_steps)
-    models = build_models(task, layout=Layout.of_all_devices())
+    layout = Layout.of_all_devices()
+    models = build_models(task, layout=layout)
     if task.init_from is not None and task.restore_from is None:
-        models = load_start(models, task.init_from, train=task.job.train)
-    trainer = FlaxTrainer(task, build_runner(task, models=models), latent_shape=latent_shape(task, models), on_work=on_work)
+        models = load_start(models, task.init_from, train=task.job.train, layout=layout)
+    runner = build_runner(task, models=models, layout=layout)
+    trainer = FlaxTrainer(task, runner, latent_shape(task, models), layout, on_work)
     if task.restore_from is not None:
         trainer.load(task.restore_from)
     return trainer

@@ -40,7 +40,8 @@ class StepShapes:
 
 def step_shapes(task: TrainTask, *, layout: Layout) -> StepShapes:
     models = build_models(task, layout=layout, shapes_alone=True)
-    return shapes_of(build_program(task, models=models), batch=batch_shapes(task, models=models, layout=layout), layout=layout)
+    program = build_program(task, models=models, layout=layout)
+    return shapes_of(program, batch=batch_shapes(task, models=models, layout=layout), layout=layout)
 
 
 def shapes_of(program: Program, *, batch: StepBatch, layout: Layout) -> StepShapes:

@@ -8,6 +8,7 @@ the other's.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from sdjob.core.errors import UnsoundError
 from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, write_tensors
+from sdjob.train_flax.mesh import host_copy
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import Put, from_file, put_on_default
 
@@ -45,6 +47,12 @@ class TrainState:
 
 def start_state(parameters: Tensors, *, ema: bool) -> TrainState:
     """Copies: a step uses the memory of its state again, and the model may keep what it was read with."""
+    placed = {name: values.sharding for name, values in parameters.items()}
+    where = TrainState(placed, placed, placed, placed if ema else None)  # type: ignore[arg-type]
+    return jax.jit(partial(started, ema=ema), out_shardings=where)(parameters)
+
+
+def started(parameters: Tensors, *, ema: bool) -> TrainState:
     return TrainState(
         parameters=jax.tree.map(jnp.copy, parameters),
         first=jax.tree.map(jnp.zeros_like, parameters),
@@ -76,8 +84,7 @@ class HostSnapshot:
 
 
 def on_host(tensors: Tensors, *, prefix: str = "") -> HostTensors:
-    """Real copies: on a CPU a plain fetch would share memory that the next step writes over."""
-    return {prefix + name: np.array(values, dtype=np.float32, copy=True) for name, values in tensors.items()}
+    return {prefix + name: host_copy(values) for name, values in tensors.items()}
 
 
 def snapshot(state: TrainState, *, paths: Paths, count: int, scalars: Mapping[str, Any]) -> HostSnapshot:

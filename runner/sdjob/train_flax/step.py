@@ -6,7 +6,7 @@ Axes: M micro-steps, B pictures of one, H x W positions, C channels, T tokens.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
 from sdjob.train_flax.encode import encode_captions, encode_pictures
 from sdjob.train_flax.lora import set_dropout_keys
+from sdjob.train_flax.mesh import Layout, peak_memory_mib
 from sdjob.train_flax.models.clip_text import CLIPTextModel
 from sdjob.train_flax.models.names import Path
 from sdjob.train_flax.models.unet import UNet2DConditionModel
@@ -82,6 +83,8 @@ class Plan:
     weight_decay: float
     max_grad_norm: float | None
     dropout: bool
+    layout: Layout | None = None
+    """Where the state lies, before a step and after it."""
 
 
 @jax.tree_util.register_dataclass
@@ -184,7 +187,9 @@ def advance(state: TrainState, frozen: Frozen, batch: StepBatch, knobs: Knobs, *
     """(the state after the step, (loss, gradient norm)). The old state's memory is used again."""
     loss, gradients = mean_gradients(state.parameters, frozen, batch, knobs.dropout_seeds_M, plan=plan)
     norm, gradients = clipped(gradients, limit=plan.max_grad_norm)
-    return updated(state, gradients, knobs, plan=plan), jnp.stack([loss, norm])
+    after = updated(state, gradients, knobs, plan=plan)
+    # Left to itself the compiler may lay some of it elsewhere, and the next step would have to be compiled anew for that.
+    return plan.layout.held(after) if plan.layout else after, jnp.stack([loss, norm])
 
 
 # ---- on the host ---------------------------------------------------------------------------------------------------------
@@ -199,7 +204,8 @@ class PendingMetrics:
 
     learning_rate: float
     step: int
-    stop: bool
+    stop: Any
+    """Whether a process was asked to stop; of several it is on the devices too."""
 
     def read(self) -> StepMetrics:
         loss, norm = (float(figure) for figure in np.asarray(self.figures))
@@ -208,7 +214,8 @@ class PendingMetrics:
                 f"loss {loss} and gradient norm {norm} at step {self.step + 1}: training has diverged.",
                 next_step="Lower train.optimizer.learning_rate, or set max_grad_norm; what is committed stands.",
             )
-        return StepMetrics(loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=self.stop)
+        metrics = StepMetrics(loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=bool(self.stop))
+        return replace(metrics, device_memory_mib=peak_memory_mib())
 
 
 @dataclass
@@ -227,13 +234,14 @@ class StepRunner:
     """Updates so far, of the optimizer and of the average."""
 
     put: Callable[[StepBatch], StepBatch] = jax.device_put
+    any_host: Callable[[bool], Any] = bool
 
     def run(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
         rate = self.learning_rate.at(step)
         self.count += 1
         knobs = self._knobs(rate, step=step, num_micro=len(batch.timesteps_MB))
         self.state, figures = advance(self.state, self.frozen, self.put(batch), knobs, plan=self.plan)
-        return PendingMetrics(figures, learning_rate=rate, step=step, stop=stop_wanted)
+        return PendingMetrics(figures, learning_rate=rate, step=step, stop=self.any_host(stop_wanted))
 
     def _knobs(self, rate: float, *, step: int, num_micro: int) -> Knobs:
         beta1, beta2 = self.plan.betas

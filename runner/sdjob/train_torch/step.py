@@ -94,7 +94,12 @@ class PendingMetrics:
         if self.overflows:
             norm = 0.0  # of what was applied: the update was skipped, the state is sound and may be committed
         metrics = StepMetrics(
-            loss=loss, grad_norm=norm, learning_rate=self.learning_rate, stop=stops > 0, overflows=self.overflows
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=self.learning_rate,
+            stop=stops > 0,
+            overflows=self.overflows,
+            device_memory_mib=torch.cuda.max_memory_allocated(self.figures.device) // 2**20 if self.figures.is_cuda else None,
         )
         if not self.overflows and not all(map(math.isfinite, (loss, norm))):
             raise UnsoundError(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sdjob.core.clock import SystemClock
-from sdjob.core.errors import DataError, SdjobError, StoppedError, TimeSpentError, UnsoundError, UsageError
+from sdjob.core.errors import DataError, PeerLostError, SdjobError, StoppedError, TimeSpentError, UnsoundError, UsageError
 from sdjob.job.gang import Gang, failure_of
 from sdjob.job.launch import Command
 from sdjob.job.stop import StopRequest
@@ -25,6 +25,7 @@ READY = "say('ready')\n"
 FOREVER = "while True: time.sleep(60)\n"
 
 COLLECTIVE = (0, {"exit_code": 70, "what": "connection closed by peer"})
+LOST = (0, {"exit_code": 71, "what": "a host is gone"})
 KILLED = (1, {"exit_code": -9})
 DIVERGED = (1, {"exit_code": 78, "what": "loss nan"})
 SILENT = (1, {"exit_code": 3})
@@ -141,6 +142,9 @@ class TestPeers:
             ([COLLECTIVE, DIVERGED], UnsoundError, "loss nan"),
             ([COLLECTIVE, KILLED], SdjobError, "ended by signal 9"),
             ([KILLED, DIVERGED], UnsoundError, "loss nan"),
+            ([LOST, KILLED], SdjobError, "ended by signal 9"),
+            ([LOST, DIVERGED], UnsoundError, "loss nan"),
+            ([COLLECTIVE, LOST], PeerLostError, "a host is gone"),
             ([SILENT, COLLECTIVE], SdjobError, "connection closed"),
             ([SILENT], SdjobError, "exit code 3 and no word"),
         ],
