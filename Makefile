@@ -24,7 +24,7 @@ faults: .venv/test-ready  ## the full table of resume and stop combinations; abo
 	$(PYTEST) tests/faults tests/e2e -m full_matrix
 
 goldens: .venv/test-ready  ## rewrite the golden files; read the diff
-	$(BIN)/pytest tests/golden --update-goldens
+	$(BIN)/pytest tests/golden tests/e2e/test_weather.py tests/e2e/test_weather_publish.py --update-goldens
 
 base: .venv/demo-ready  ## train the quickstart's base model anew; about an hour on two cores
 	$(BIN)/python jobspecs/quickstart/train_base.py --out jobspecs/quickstart/base

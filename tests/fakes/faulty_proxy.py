@@ -66,6 +66,8 @@ class FaultyProxy:
         self.asked: list[Asked] = []
         self.struck: list[Kind] = []
         self.closing = threading.Event()
+        self.away = threading.Event()
+        """Set once the server could not be reached, or broke off: the client then sees a reset."""
         self._lock = threading.Lock()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"proxy": self}))
         self._server.daemon_threads = True
@@ -114,6 +116,9 @@ class _Handler(BaseHTTPRequestHandler):
                 reply.read()
                 return self._reset()
             return self._relay(reply, fault)
+        except (OSError, http.client.HTTPException):
+            self.proxy.away.set()
+            return self._reset()
         finally:
             upstream.close()
 

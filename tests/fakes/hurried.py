@@ -1,4 +1,4 @@
-"""`sdjob` without its patience: waits between two tries take no time, and a silent server is given up after a second. Packages
+"""`sdjob` without its patience: waits between two tries take no time, and a silent server is given up after half a second. Packages
 that WITHOUT names (separated by commas) are not there. For tests of what is said in the end, not of how long it took.
 """
 
@@ -8,7 +8,7 @@ import sys
 from sdjob.cli.main import main
 from sdjob.core.clock import SystemClock
 
-SILENCE_S = 1.0
+SILENCE_S = 0.5
 
 
 def hurry() -> None:

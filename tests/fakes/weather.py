@@ -6,6 +6,7 @@ be a golden file. Of every place that a case has made, each file is compared bef
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ import yaml
 
 from fakes.folders import MODEL_FILES, write_files
 from fakes.pictures import write_picture_folder
-from fakes.running import HANG_S, SDJOB, set_field, tree
+from fakes.running import HANG_S, SDJOB, Ended, Job, Running, set_field, tree
 
 if TYPE_CHECKING:  # the SDKs that servers.py imports are for the tests that use a server
     from fakes.servers import GcsServer, S3Server
@@ -44,12 +45,17 @@ CHANGING = (
     (re.compile(r"attempt-(\d+)-[0-9a-f]+"), r"attempt-\1-NONCE"),
     (re.compile(r"aside-new-[0-9a-f]{16}"), "aside-NONCE"),
     (re.compile(r"fetched-[0-9a-f]{16}"), "fetched-NONCE"),
+    (re.compile(r"\bdigest [0-9a-f]{12}\b"), "digest DIGEST"),
     (re.compile(r"\b[0-9a-f]{40,64}\b"), "HASH"),
     (re.compile(r"\b[0-9a-f]{32}\b"), "HASH"),
     (re.compile(r"\b[0-9a-f]{16}\b"), "HASH"),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"), "TIME"),
     (re.compile(r"\b\d+\.\d GiB left|\b\d+\.\d GB are free"), "N left"),
 )
+# In the middle of a run it is chance whether a save waits for the one before it, and on which object trouble shows first.
+CHANCE = {"save-missed"}
+ANY_KEY = (re.compile(r"/run/(attempts|blob|log|hint)/[^ :]+"), "/run/KEY")
+ANY_STEP = (re.compile(r"\bstep \d+ was not saved"), "step N was not saved")
 
 Contents = Mapping[str, bytes]
 
@@ -154,13 +160,38 @@ class Weather:
             check=False, timeout=HANG_S, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         told = Told(ended.returncode, ended.stdout, ended.stderr)
-        self._nothing_is_lost(before, told)
-        self._no_secret(told)
+        self.nothing_is_lost(before, told)
+        self.no_secret(told)
         assert "Traceback" not in told.stderr, told.stderr
         return told
 
     def run(self, *words: str, **how: Any) -> Told:
         return self.sdjob("run", "job.yaml", *words, **how)
+
+    def start(self, *, inside: tuple[str, ...] = ()) -> Running:
+        """A run to be watched, which says in JSON what it does."""
+        command = [*inside, str(SDJOB), "run", "--log", "json", "job.yaml"]
+        return Running.begin(command, folder=self.folder, environment=self._environment(""))
+
+    def told_by(self, ended: Ended) -> Told:
+        """Of a run that was watched: what it warned of, and how it ended."""
+        spoken = [event for event in ended.events if event["event"] == "error" or event.get("level") == "warning"]
+        spoken = [event for event in spoken if event["event"] not in CHANCE]
+        lines = [f"{'sdjob' if event['event'] == 'error' else 'warning'}: {event['message']}\n" for event in spoken]
+        for pattern, word in (ANY_KEY, ANY_STEP):
+            lines = [pattern.sub(word, line) for line in lines]
+        told = Told(ended.code, "", "".join(dict.fromkeys(lines)))
+        self.no_secret(Told(ended.code, "", ended.output))
+        assert "Traceback" not in ended.output, ended.output
+        return told
+
+    def take_over(self, done: Job, **fields: Any) -> None:
+        """A finished run's own place, copied here, under the same job with other fields."""
+        shutil.copytree(done.to, self.folder / "run")
+        content = yaml.safe_load(done.file.read_text())
+        for path, value in {"checkpoint__to": "run", **fields}.items():
+            set_field(content, path.split("__"), value)
+        (self.folder / "job.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
     def says(self, name: str, told: Told, *, code: int, stdout: str = "") -> None:
         """The golden file of a case: its exit code, and every word. `stdout`: what of it belongs to that."""
@@ -185,17 +216,21 @@ class Weather:
         everything = {**mine, **ALONE, **PLANTED, **own, **paths, **self.environment}
         return {name: value for name, value in everything.items() if value}
 
-    def _nothing_is_lost(self, before: Contents, told: Told) -> None:
+    def nothing_is_lost(self, before: Contents, told: Told) -> None:
+        """What lay anywhere before lies there still, byte for byte."""
         after = self.contents()
         kept = {name for name in before if not REWRITTEN.fullmatch(name.partition(": ")[2])}
-        assert [name for name in kept if after.get(name) != before[name]] == [], told
+        lost = sorted(name for name in kept if after.get(name) != before[name])
+        assert not lost, f"lost or changed: {lost}; {told}"
 
-    def _no_secret(self, told: Told) -> None:
+    def no_secret(self, told: Told) -> None:
+        """None of the environment's, and none that was planted there, in anything that was said or written."""
         environment = self._environment("")
         names = [name for name in environment if re.search("TOKEN|SECRET|API_KEY|ACCESS_KEY", name)]
         secrets = {environment[name] for name in names} | set(PLANTED.values())
         written = {"stdout": told.stdout.encode(), "stderr": told.stderr.encode(), **tree(self.folder), **self.contents()}
-        assert [name for name, data in written.items() if any(secret.encode() in data for secret in secrets)] == []
+        loose = [name for name, data in written.items() if any(secret.encode() in data for secret in secrets)]
+        assert not loose, f"a secret is in {loose}"
 
 
 def s3_files(server: "S3Server", bucket: str) -> Contents:

@@ -23,9 +23,9 @@ CONFIGS = {"README.md": CARD.encode(), "small.parquet": PARQUET, "large.parquet"
 Objects = Mapping[str, bytes]
 
 
-def linked(kind: bytes) -> bytes:
+def linked() -> bytes:
     link = tarfile.TarInfo("a.png")
-    link.type, link.linkname = kind, "/etc/passwd"
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
     return tar_bytes([(link, b""), ("a.txt", b"a cat")])
 
 
@@ -53,7 +53,6 @@ CASES: dict[str, tuple[Objects, dict[str, Any], int]] = {
     "config-of-none": (as_folder(PAIRS), {"config": "medium"}, 66),
     "card-broken": ({"README.md": CARD.replace("data_files", "{data").encode(), "small.parquet": PARQUET}, {}, 65),
     "captions-empty": (without_captions(2), {}, 65),
-    "captions-all-empty": (without_captions(4), {"max_bad_share": 1.0}, 65),
     "captions-not-utf8": ({"a.png": PICTURE, "a.txt": b"caf\xe9"}, {}, 65),
     "pictures-damaged": ({**as_folder(PAIRS), "000000000.png": PICTURE[:100]}, {}, 65),
     "metadata-names-missing": ({"a.png": PICTURE, "metadata.jsonl": jsonl({"file_name": "b.png", "text": "b"})}, {}, 65),
@@ -63,9 +62,13 @@ CASES: dict[str, tuple[Objects, dict[str, Any], int]] = {
     "tar-cut-short": ({"data.tar": TAR[: len(TAR) // 2]}, {}, 65),
     "tar-name-leads-out": ({"data.tar": tar_bytes([("../../a.png", PICTURE), ("../../a.txt", b"a cat")])}, {}, 65),
     "tar-name-absolute": ({"data.tar": tar_bytes([("/etc/a.png", PICTURE), ("/etc/a.txt", b"a cat")])}, {}, 65),
-    "tar-link": ({"data.tar": linked(tarfile.SYMTYPE)}, {}, 65),
-    "tar-hard-link": ({"data.tar": linked(tarfile.LNKTYPE)}, {}, 65),
+    "tar-link": ({"data.tar": linked()}, {}, 65),
     "tar-without-pictures": ({"data.tar": tar_bytes([("a.txt", b"a cat"), ("b.txt", b"a dog")])}, {}, 65),
+    "tar-sample-without-picture": (
+        {"data.tar": tar_bytes([("a.png", PICTURE), ("a.txt", b"a cat"), ("b.txt", b"a dog")])},
+        {},
+        65,
+    ),
     "tar-gz-damaged": ({"data.tar.gz": as_tar(PAIRS, compress=True)["data.tar.gz"][:-4]}, {}, 65),
     "urls": ({"data.jsonl": jsonl({"image": "https://example.org/cat.png", "text": "a cat"})}, {}, 65),
     "script": ({"pictures.py": b"import datasets", "README.md": b"# Pictures"}, {}, 65),
@@ -83,7 +86,7 @@ def test_a_folder(case: str, weather: Weather):
     assert not list(weather.folder.parent.glob("*.png"))
 
 
-@pytest.mark.parametrize("case", ["parquet-cut-short", "tar-name-leads-out", "pictures-damaged", "metadata-torn"])
+@pytest.mark.parametrize("case", ["tar-name-leads-out", "pictures-damaged", "metadata-torn"])
 def test_a_bucket(case: str, seaweed, weather):
     """In a bucket the message names the object, not the copy of it on this machine."""
     objects, _, code = CASES[case]

@@ -99,6 +99,18 @@ class TestTorn:
         with pytest.raises(DataError, match=r"^there: "):
             refuse_torn(tmp_path / "x", where="there")
 
+    @pytest.mark.parametrize("data", [b"", (4).to_bytes(8, "little") + b"[7 ]", (13).to_bytes(8, "little") + b'{"a":{"b":1}}'])
+    def test_another_file(self, data: bytes, tmp_path: Path):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(DataError, match=r"^there: "):
+            refuse_torn(tmp_path / "x", where="there")
+
+    def test_more_than_the_header_says(self, tmp_path: Path):
+        save_file({"a": np.zeros((3, 2), np.float32)}, tmp_path / "x")
+        (tmp_path / "x").write_bytes((tmp_path / "x").read_bytes() + b" ")
+        with pytest.raises(DataError, match="1 bytes longer"):
+            refuse_torn(tmp_path / "x", where="x")
+
     def test_a_pointer_of_git_lfs(self, tmp_path: Path):
         (tmp_path / "x").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
         with pytest.raises(DataError, match="git lfs pull"):
