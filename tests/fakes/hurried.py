@@ -1,5 +1,6 @@
-"""`sdjob` without its patience: waits between two tries take no time, and a silent server is given up after half a second. Packages
-that WITHOUT names (separated by commas) are not there. For tests of what is said in the end, not of how long it took.
+"""`sdjob` without its patience: waits between two tries take no time, and a silent server is given up after half a second.
+
+Packages that WITHOUT names (separated by commas) are not there. For tests of what is said in the end, not of how long it took.
 """
 
 import os
