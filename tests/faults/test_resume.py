@@ -1,6 +1,6 @@
 """A run that is killed and run again leaves the very files of one that was never interrupted.
 
-Two combinations run by default; `make faults` runs a table in which every two values of every two factors meet, and the full
+Three combinations run by default; `make faults` runs a table in which every two values of every two factors meet, and the full
 product of method, family, processes and workers with flips, random crops, accumulation and EMA on.
 """
 
@@ -29,9 +29,10 @@ MOMENTS: dict[str, Moment] = {
 }
 
 FACTORS: dict[str, list[Any]] = {
+    "backend": ["torch", "flax"],
     "method": ["lora", "full"],
     "family": ["sd1", "sd2"],
-    "processes": [1, 2, 3],
+    "processes": [1, 2, 3],  # on flax devices of one process
     "workers": [0, 2],
     "flip": [False, True],
     "crop": ["center", "random"],
@@ -65,6 +66,8 @@ FULL: Row = {
     "noise_offset": 0.1,
     "kills": ("commit",),
 }
+# Everything that flax has of its own to lose: dropout's keys, and another attempt's compilation.
+FLAX: Row = {**LORA, "backend": "flax", "processes": 2, "kills": ("start-up", "save")}
 
 PRODUCT_FACTORS = ("method", "family", "processes", "workers")
 PRODUCT: list[Row] = [
@@ -89,6 +92,7 @@ def fields_of(row: Row) -> dict[str, Any]:
         "data__flip": row["flip"],
         "data__crop": row["crop"],
         "data__caption_dropout": 0.2,
+        "train__backend": row["backend"],
         "train__method": row["method"],
         "train__steps": STEPS,
         "train__global_batch": row["processes"] * row["accumulation"],
@@ -139,6 +143,10 @@ def test_a_killed_lora_run_goes_on_to_the_same_files(workshop, tmp_path):
 
 def test_a_killed_full_run_of_two_processes_goes_on_to_the_same_files(workshop, tmp_path):
     check_resume(FULL, workshop=workshop, folder=tmp_path / "job")
+
+
+def test_a_killed_run_on_flax_goes_on_to_the_same_files(workshop, tmp_path):
+    check_resume(FLAX, workshop=workshop, folder=tmp_path / "job")
 
 
 def test_two_processes_train_as_one_does(workshop):

@@ -82,7 +82,7 @@ class TestReading:
         weather.says("hub-branch-moves", weather.run(), code=66)
         repository.commit({"unet/config.json": b"no longer a model"}, title="retrained")
         at_hub.forget()
-        weather.says("hub-branch-moves", weather.run(f"--set=run.scratch={weather.folder / 'scratch/2'}"), code=66)
+        weather.says("hub-branch-moved", weather.run(f"--set=run.scratch={weather.folder / 'scratch/2'}"), code=66)
         asked = at_hub.sent("tree|resolve")
         assert asked
         assert all(first in request.path for request in asked)

@@ -19,7 +19,12 @@ QUIET = {
 # The widest instructions that every x86 server of the last ten years has: with them the next machine adds up alike.
 PORTABLE_ARITHMETIC = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
 PORTABLE_XLA = "--xla_cpu_max_isa=AVX2"
-
+# Virtual devices share the cores, and one of them may draw pictures while the others wait: XLA would end the process after 40 s.
+PATIENT_XLA = (
+    "--xla_cpu_collective_call_warn_stuck_timeout_seconds=600",
+    "--xla_cpu_collective_call_terminate_timeout_seconds=7200",
+    "--xla_cpu_collective_timeout_seconds=7200",
+)
 
 # What says to torch that a process is one of a gang; an outer launcher's is not ours.
 RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
@@ -58,6 +63,7 @@ def _of_flax(shape: GangShape, environment: Mapping[str, str]) -> dict[str, str]
     if shape.device != "cpu":
         return {}
     flags = [environment.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={shape.devices}"]
+    flags += PATIENT_XLA if shape.devices * shape.num_processes > 1 else ()
     flags += [PORTABLE_XLA] if shape.deterministic else []
     # XLA divides its work by the number of threads, which is not the number of cores then: so it adds up alike on fewer cores.
     return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flag for flag in flags if flag), "PJRT_NPROC": str(shape.threads)}

@@ -13,8 +13,8 @@ from sdjob.core.cpu import instruction_sets
 from sdjob.spec.task import TrainTask
 
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-# They say what else is written, and devices have an entry of their own.
-HARMLESS = ("--xla_dump_", "--xla_force_host_platform_device_count")
+# They say what else is written and how long devices wait; how many there are has an entry of its own.
+HARMLESS = ("--xla_dump_", "--xla_cpu_collective_", "--xla_force_host_platform_device_count")
 
 
 def fingerprint(task: TrainTask) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -106,6 +107,8 @@ def forecast(command: Sequence[str], *, memory: bool) -> Forecast:
             said, errors = child.communicate()
     if needed_bytes is not None:
         return Forecast(**json.loads(said.splitlines()[0]), needed_bytes=needed_bytes)
+    if child.returncode < 0:
+        raise SdjobError(f"the compiler was ended by {signal.Signals(-child.returncode).name}.\n{errors}".strip())
     if child.returncode:
         raise error_for_exit_code(child.returncode, errors.strip())
     return Forecast.from_json(said.splitlines()[-1])

@@ -7,15 +7,19 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 
-from sdjob.spec.task import Device
+from sdjob.spec.task import Device, TrainTask
 
 # The others wait for the first, which may be drawing pictures or saving the last step.
 LONGEST_WAIT_S = 2 * 60 * 60
 # What the collectives (gloo on a CPU) and jax's coordination service say when the other side does not answer.
-GONE = re.compile(r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Read timeout|heartbeat|unhealthy", re.IGNORECASE)
+GONE = re.compile(
+    r"Connection (closed|reset|refused)|Broken pipe|Socket closed|Read timeout|Gloo context initialization|heartbeat|unhealthy",
+    re.IGNORECASE,
+)
 
 
 def join(device: Device, *, environment: Mapping[str, str] = os.environ) -> None:
@@ -32,6 +36,12 @@ def join(device: Device, *, environment: Mapping[str, str] = os.environ) -> None
         cluster_detection_method="deactivate",
         shutdown_timeout_seconds=LONGEST_WAIT_S,
     )
+
+
+def compiled_folder(task: TrainTask) -> Path | None:
+    """None for several processes on CPUs: jax names a program there after the process, and lets the first alone write.
+    So that one would compile nothing, and the others not yet be there when it calls them: gloo waits for 30 s."""
+    return None if task.device == "cpu" and jax.process_count() > 1 else task.compiled
 
 
 def leave() -> None:

@@ -57,7 +57,7 @@ def failure_of(error: Exception) -> tuple[int, str]:
 def train(task: TrainTask, *, channel: Channel) -> None:
     link = Link(channel, on_parent_gone=lambda: os._exit(70))
     link.start()
-    compilation = Compilation(task.compiled, link)
+    compilation = Compilation(hosts.compiled_folder(task), link)
     compilation.begin()
     trainer = setup.build_trainer(task, on_work=compilation.tell)
     link.send("ready", step=task.start_step, fingerprint=fingerprint(task))

@@ -78,6 +78,10 @@ class TestFlax:
         assert "--xla_force_host_platform_device_count=8" in command.environment["XLA_FLAGS"].split()
         assert command.environment["JAX_PLATFORMS"] == "cpu"
 
+    def test_devices_that_share_the_cores_wait_for_each_other(self):
+        flags = [commands(backend="flax", devices=devices)[0].environment["XLA_FLAGS"] for devices in (1, 8)]
+        assert ["terminate_timeout_seconds=7200" in text for text in flags] == [False, True]
+
     def test_a_persons_own_flags_stay(self):
         (command,) = commands({"XLA_FLAGS": "--xla_dump_to=/dump"}, backend="flax")
         assert command.environment["XLA_FLAGS"].split()[0] == "--xla_dump_to=/dump"

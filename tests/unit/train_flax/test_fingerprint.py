@@ -37,5 +37,7 @@ def test_threads_decide_and_not_the_cores():
 
 
 def test_flags_that_may_change_arithmetic():
-    flags = "--xla_b --xla_a=1 --xla_dump_to=/dump --xla_force_host_platform_device_count=8"
+    flags = (
+        "--xla_b --xla_a=1 --xla_dump_to=/dump --xla_cpu_collective_timeout_seconds=9 --xla_force_host_platform_device_count=8"
+    )
     assert compiler_flags({"XLA_FLAGS": flags, "LIBTPU_INIT_ARGS": "--xla_tpu_c"}) == ["--xla_a=1", "--xla_b", "--xla_tpu_c"]

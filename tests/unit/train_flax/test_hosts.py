@@ -7,10 +7,11 @@ from sdjob.train_flax import hosts
 from sdjob.train_flax.mesh import peak_memory_mib
 
 GLOO = "INTERNAL: Gloo all-reduce failed: [external/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:4"
+LATE = "UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED: GetKeyValue() timed out with key: cpu:gloo/0,1/1"
 SERVICE = "UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats): /job:jax_worker/replica:0/task:1"
 
 
-@pytest.mark.parametrize("words", [GLOO, SERVICE, "connect: Connection refused"])
+@pytest.mark.parametrize("words", [GLOO, SERVICE, LATE, "connect: Connection refused"])
 def test_a_host_that_does_not_answer(monkeypatch, words):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert hosts.is_gone(jax.errors.JaxRuntimeError(words))
