@@ -20,13 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def execute(args: argparse.Namespace, *, log: Log) -> int:
     from sdjob.job.run import run_job
     from sdjob.job.stop import StopRequest
+    from sdjob.job.vitals.pages import metrics_served
+    from sdjob.job.vitals.signs import Vitals
     from sdjob.spec.run import notice_s
 
     job = load_for_this_machine(args.file, overrides=args.set)
     clock = SystemClock()
     stop = StopRequest(clock, notice_s=notice_s(job.run))
     stop.install()
-    run_job(job, stop=stop, clock=clock, log=log)
+    vitals = Vitals(job, clock)
+    with metrics_served(vitals, stop=stop, environment=os.environ, log=log):
+        run_job(job, stop=stop, clock=clock, log=log, vitals=vitals)
     return 0
 
 

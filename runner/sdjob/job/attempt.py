@@ -187,6 +187,7 @@ class Attempt:
         run.log.event(
             "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
         )
+        self.ledger.event("train", start_step=start_step, total_steps=resolution.total_steps)
         index_file = self.folder / "index.jsonl"
         index_file.write_bytes(staged.index.to_jsonl())
         training = Training(

@@ -19,6 +19,7 @@ from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length
 from sdjob.job.scratch import attempt_folder, full_disk_errors, run_folder
 from sdjob.job.stop import StopRequest
+from sdjob.job.vitals.signs import Vitals
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.hardware import parse_accelerator
@@ -35,7 +36,7 @@ PRUNE_GRACE_S = {"file": 1.0, "remote": 30.0}
 FLUSH_AGE_S = {"file": 5.0, "remote": 30.0}
 
 
-def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
+def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: Vitals) -> None:
     """Returns when everything, publish included, is done; raises the error whose exit code says why not."""
     refuse_unsupported(job)
     accelerator = parse_accelerator(job.run.accelerator)
@@ -66,8 +67,16 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
     commits.probe()
     claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
+    vitals.claimed(claim.epoch, newest=next(iter(claim.history.live), None))
     with full_disk_errors(scratch), attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
-        ledger = LedgerWriter(store, attempt=claim.epoch, clock=clock, secrets=log.secrets, flush_age_s=FLUSH_AGE_S[kind])
+        ledger = LedgerWriter(
+            store,
+            attempt=claim.epoch,
+            clock=clock,
+            secrets=log.secrets,
+            flush_age_s=FLUSH_AGE_S[kind],
+            on_record=vitals.note,
+        )
         Attempt(run, claim, folder, ledger, left_s, look.staged).execute()
 
 

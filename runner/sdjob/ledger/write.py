@@ -8,6 +8,7 @@ No object is appended to, so a killed attempt loses what it had not flushed, at 
 import json
 import math
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 from sdjob.core.clock import Clock
@@ -41,12 +42,15 @@ class LedgerWriter:
         backoff: Backoff | None = None,
         secrets: tuple[str, ...] = (),
         flush_age_s: float = FLUSH_AGE_S,
+        on_record: Callable[[dict[str, Any]], None] = lambda _: None,
     ) -> None:
         """secrets: values to blank out, such as a Log's; an error's text may repeat what it was given.
-        flush_age_s: how long a line waits at most; what a killed attempt may lose."""
+        flush_age_s: how long a line waits at most; what a killed attempt may lose.
+        on_record: told each record at once, by whichever thread adds it."""
         self._lock = threading.Lock()
         self._backoff = backoff or Backoff(clock=clock)
         self._clock = clock
+        self._on_record = on_record
         self._events = _Series(store, kind="events", attempt=attempt, secrets=secrets, flush_age_s=flush_age_s)
         self._metrics = _Series(store, kind="metrics", attempt=attempt, secrets=secrets, flush_age_s=flush_age_s)
 
@@ -67,8 +71,10 @@ class LedgerWriter:
             series.write()
 
     def _add(self, series: "_Series", record: dict[str, Any]) -> None:
+        record = {"time_s": round(self._clock.unix_s(), 3), **record}
+        self._on_record(record)
         with self._lock:
-            series.add({"time_s": round(self._clock.unix_s(), 3), **record}, now_s=self._clock.monotonic_s())
+            series.add(record, now_s=self._clock.monotonic_s())
             for each in (self._events, self._metrics):
                 each.write_when_due(self._clock.monotonic_s())
 

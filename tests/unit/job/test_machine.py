@@ -55,7 +55,7 @@ class TestXformers:
     def test_a_job_without_an_accelerator_is_69_on_a_cpu_before_anything_is_read_or_written(self, tmp_path: Path):
         job = make_job(train={"attention": "xformers"}, checkpoint={"to": str(tmp_path / "run")})
         with pytest.raises(UnavailableError, match="xformers needs CUDA"):
-            run_job(job, stop=None, clock=None, log=None)
+            run_job(job, stop=None, clock=None, log=None, vitals=None)
         assert list(tmp_path.iterdir()) == []
 
 

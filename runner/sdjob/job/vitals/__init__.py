@@ -1,0 +1,1 @@
+"""How the attempt stands, for whoever asks from outside: a scraper, a probe, the kubelet."""
