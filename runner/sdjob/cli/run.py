@@ -18,6 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
+    from sdjob.job.last_words import last_words
+
+    with last_words(environment=os.environ, log=log):
+        run(args, log=log)
+    return 0
+
+
+def run(args: argparse.Namespace, *, log: Log) -> None:
+    from sdjob.core.reap import reap_as_first_process
     from sdjob.job.run import run_job
     from sdjob.job.stop import StopRequest
     from sdjob.job.vitals.pages import metrics_served
@@ -28,10 +37,10 @@ def execute(args: argparse.Namespace, *, log: Log) -> int:
     clock = SystemClock()
     stop = StopRequest(clock, notice_s=notice_s(job.run))
     stop.install()
+    reap_as_first_process()
     vitals = Vitals(job, clock)
     with metrics_served(vitals, stop=stop, environment=os.environ, log=log):
         run_job(job, stop=stop, clock=clock, log=log, vitals=vitals)
-    return 0
 
 
 def load_for_this_machine(path: Path, *, overrides: list[str]) -> "JobSpec":

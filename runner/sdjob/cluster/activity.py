@@ -32,7 +32,7 @@ def activity_of(ledgers: Sequence[AttemptLedger], *, job: JobSpec | None) -> Act
     if not ledgers:
         return None
     last = ledgers[-1]
-    total = job.train.steps if job else None
+    total = next((event["total_steps"] for event in last.events if event["kind"] == "train"), job.train.steps if job else None)
     committed = max((event["step"] for ledger in ledgers for event in ledger.events if event["kind"] == "commit"), default=None)
     step = last.metrics[-1]["step"] if last.metrics else None
     state, why = doing(last, step=step, total=total, committed=committed, job=job)

@@ -4,6 +4,7 @@ The order counts. A machine that is taken away kills what has not stopped in tim
 looks like too: so the pod's own condition is read before its container.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Literal
 
@@ -77,5 +78,14 @@ def by_container(terminated: Manifest) -> Ending:
 
 
 def last_words(pod: Manifest) -> str | None:
-    """The termination message: what sdjob said last."""
-    return text(container_state(pod, "terminated"), "message").strip() or None
+    """What sdjob said last: the sentence that it left, or, where it was killed before that, the end of its log."""
+    said = text(container_state(pod, "terminated"), "message").strip()
+    return said_in(said.splitlines()[-1]) if said.startswith("{") or '\n{"time"' in said else said or None
+
+
+def said_in(line: str) -> str | None:
+    """Of a line of the log as it is written where there is no terminal. The kubelet cuts it anywhere: then it says nothing."""
+    try:
+        return str(json.loads(line)["message"])
+    except (ValueError, KeyError, TypeError):
+        return None

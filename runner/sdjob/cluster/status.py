@@ -151,7 +151,8 @@ def cause_without_pod(facts: Facts) -> Cause:
             return cause
     pod, ending = culprit(facts)
     if ending and pod:
-        return Cause("between", f"the last attempt ended ({ending.kind}: {ending.why}); the next one is being made", WAIT)
+        said = f" It said: {words}" if (words := last_words(pod)) and ending.kind == "failed" else ""
+        return Cause("between", f"the last attempt ended ({ending.kind}: {ending.why}); the next one is being made.{said}", WAIT)
     return Cause("new", "its first pod is being made", WAIT)
 
 

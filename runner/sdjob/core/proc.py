@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sdjob.core.channel import ENVIRONMENT_NAME, Channel
+from sdjob.core.reap import STARTED
 
 PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html
 
@@ -44,6 +45,7 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
         pass_fds=(child_read, child_write),
         preexec_fn=_before_exec(os.getpid()),  # noqa: PLW1509 (nothing but system calls)
     )
+    STARTED.append(process)
     os.close(child_read)
     os.close(child_write)
     return Child(process, Channel(read_fd=parent_read, write_fd=parent_write))

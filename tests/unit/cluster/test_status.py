@@ -12,7 +12,7 @@ from sdjob.cli.main import main
 from sdjob.cli.named import Named
 from sdjob.cli.status import watch
 from sdjob.cli.status_text import lines
-from sdjob.cluster.endings import ending_of
+from sdjob.cluster.endings import ending_of, last_words
 from sdjob.cluster.facts import Facts
 from sdjob.cluster.look import look
 from sdjob.cluster.render import rendered
@@ -244,6 +244,38 @@ def test_each_final_exit_code_has_its_next_step(code: int):
     assert (told.state, told.exit_code) == ("failed", code)
     assert told.why.endswith(": the sentence it ended with")
     assert told.next_step
+
+
+def test_between_two_attempts_the_last_one_s_sentence_is_told():
+    told = status(pod(phase="Failed", exit_code=74, message="s3://b/runs: the store does not answer."))
+    assert told.state == "pending"
+    assert told.why.endswith("the next one is being made. It said: s3://b/runs: the store does not answer.")
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ('{"time": 1.0, "event": "step", "message": "step 1"}\n{"time": 2.0, "event": "step", "message": "step 2"}', "step 2"),
+        ('cut", "loss": 1}\n{"time": 2.0, "event": "step", "message": "step 2"}\n', "step 2"),
+        ('{"time": 2.0, "event": "st', None),
+        ('{"time": 2.0}', None),
+        ("two\nlines", "two\nlines"),
+        ("", None),
+    ],
+    ids=["its log", "a log cut at its start", "half a line", "no message", "a sentence", "nothing"],
+)
+def test_the_end_of_a_log_is_told_as_its_last_sentence(message: str, said: str | None):
+    """Where a container was killed before it left a sentence, Kubernetes gives the log's last lines instead."""
+    assert last_words(pod(phase="Failed", exit_code=137, message=message)) == said
+
+
+def test_steps_of_a_job_in_epochs_are_known_from_its_ledger():
+    epochs = job("train={method: lora, epochs: 2}")
+    events = [{"kind": "start", "host": NAME, "time_s": 1.0}, {"kind": "train", "total_steps": 64, "time_s": 2.0}]
+    ledger = AttemptLedger(attempt=1, events=events, metrics=[{"step": 16, "step_s": 2.0, "time_s": 3.0}])
+    told = status(pod(), ledgers=(ledger,), job=epochs)
+    assert told.activity
+    assert (told.activity.total_steps, told.activity.seconds_left) == (64, 96.0)
 
 
 def test_out_of_memory_wants_more_memory():
