@@ -56,8 +56,13 @@ def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> B
 def on_hub(hub, monkeypatch: pytest.MonkeyPatch, workshop: Workshop) -> Iterator[Any]:
     for name, value in hub.environment.items():
         monkeypatch.setenv(name, value)
+    forget_results(hub)  # other tests publish there too
     hub.new_repo("models", MODEL, tree(workshop.model()))
     yield hub
+    forget_results(hub)
+
+
+def forget_results(hub: Any) -> None:
     for repository in [key for key in hub.repositories if key[1] == RESULT]:
         del hub.repositories[repository]
     hub.forget()

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -126,12 +127,14 @@ def test_the_bucket_is_deleted(seaweed, workshop, weather):
     running = weather.start()
     running.wait_for("commit", step=1)
     del weather.places[f"s3://{bucket}"]
+    running.signal(signal.SIGSTOP)  # one that still wrote would see its objects go one by one
     remove(seaweed, bucket)
+    running.signal(signal.SIGCONT)
     weather.says("bucket-deleted-in-mid-run", weather.told_by(running.end()), code=66)
 
 
 def remove(server: Any, bucket: str) -> None:
-    """A run that still writes makes it a race, which ends once the bucket is gone."""
+    """What a request that was under way leaves makes it a race, which ends once the bucket is gone."""
     while bucket in {entry["Name"] for entry in server.client.list_buckets()["Buckets"]}:
         for page in server.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
             for entry in page.get("Contents", []):

@@ -191,7 +191,8 @@ def _seaweed(folder: Path) -> S3Server:
     command += [f"-ip={HOST}", f"-ip.bind={HOST}", *(f"-{part}.port={port}" for part, port in ports.items())]
     command += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
     command += ["-s3.autoCreateBucket=false", f"-s3.config={folder / 's3.json'}", f"-s3.localSocket={folder / 's3.sock'}"]
-    command += [f"-filer.localSocket={folder / 'filer.sock'}"]
+    # A bucket takes a volume at least, and free disk divided by this is how many there can be.
+    command += [f"-filer.localSocket={folder / 'filer.sock'}", "-master.volumeSizeLimitMB=64"]
     endpoint = f"http://{HOST}:{ports['s3']}"
     server = S3Server(Process(command, log=folder / "log.txt", ready=lambda: answers(f"{endpoint}/healthz")), endpoint)
     (folder / "s3.json").write_text(json.dumps({"identities": _identities(server)}))

@@ -21,6 +21,7 @@ from boto3.s3.transfer import TransferConfig, create_transfer_manager
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from sdjob.core.errors import MissingError
 from sdjob.core.retry import with_retries
 from sdjob.spec.places import Place
 from sdjob.store.base import ObjectInfo, ObjectMissingError, TransientStoreError, scratch_errors
@@ -201,6 +202,9 @@ class S3Store:
                 yield
         except ObjectMissingError:
             self._refuse_missing_bucket()
+            raise
+        except MissingError as error:  # the bucket is: no matter of which object this was learnt
+            error.where = self.uri
             raise
 
     def _refuse_missing_bucket(self) -> None:
