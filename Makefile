@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two workers, whole files each: fixtures that train are shared within a file.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: demo test check faults goldens base clean
+.PHONY: demo test check faults goldens base images image-cpu image-cuda image-tpu clean
 
 demo: .venv/demo-ready  ## set up, train the quickstart's LoRA, show what it changed
 	$(BIN)/python jobspecs/quickstart/demo.py
@@ -28,6 +28,11 @@ goldens: .venv/test-ready  ## rewrite the golden files; read the diff
 
 base: .venv/demo-ready  ## train the quickstart's base model anew; about an hour on two cores
 	$(BIN)/python jobspecs/quickstart/train_base.py --out jobspecs/quickstart/base
+
+images: image-cpu image-cuda image-tpu  ## container images, by buildah, podman or docker; images/README.md
+
+image-cpu image-cuda image-tpu:
+	$(PYTHON) images/build.py $(@:image-%=%) $(if $(BASE_IMAGE),--base $(BASE_IMAGE)) --pip-options="$(PIP_OPTIONS)"
 
 clean:
 	rm -rf .venv demo
