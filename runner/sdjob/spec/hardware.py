@@ -138,6 +138,11 @@ def num_devices(accelerator: Accelerator, *, nodes: int, slices: int) -> int:
     return accelerator.devices * (slices if accelerator.kind == "tpu" else nodes)
 
 
+def num_machines(accelerator: Accelerator, *, nodes: int, slices: int) -> int:
+    """Of the whole job: each of them runs an `sdjob run` of its own."""
+    return accelerator.hosts * slices if accelerator.kind == "tpu" else nodes
+
+
 def resolve_precision(precision: Literal["auto", "fp32", "bf16", "fp16"], *, accelerator: Accelerator) -> KnownPrecision:
     if precision != "auto":
         return precision

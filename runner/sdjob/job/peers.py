@@ -1,0 +1,215 @@
+"""The other nodes of a gang while an attempt lasts: a stop request reaches all of them, and one that is gone is noticed.
+
+Node 0 is connected to all others, and passes on what one of them says. Alone there is nobody, and all of this does nothing.
+"""
+
+import os
+import queue
+import selectors
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from sdjob.core.channel import Message
+from sdjob.core.clock import Clock
+from sdjob.core.errors import PeerLostError, SdjobError, StoppedError, TimeSpentError
+from sdjob.job.interface import interface_of
+from sdjob.job.node import ALONE, LOOPBACK, Node
+from sdjob.job.rollcall import words_of
+from sdjob.job.stop import RERUN, StopRequest
+from sdjob.job.wire import GarbageError, Wire
+
+TURN_S = 0.2
+HEAR_S = 3.0  # after a collective failed: how long a word about the culprit may be under way
+STOPS = (StoppedError.exit_code, TimeSpentError.exit_code)
+
+
+@dataclass(frozen=True)
+class Loss:
+    number: int
+    exit_code: int | None
+    """None where it went without a word."""
+
+    what: str = ""
+
+    @property
+    def is_of_a_victim(self) -> bool:
+        """It lost a peer itself, so that another one is the cause."""
+        return self.exit_code == PeerLostError.exit_code
+
+    def __str__(self) -> str:
+        if self.exit_code is None:
+            return f"node {self.number} is gone without a word"
+        return f"node {self.number} ended with exit code {self.exit_code}: {self.what.rstrip('.')}"
+
+
+@dataclass
+class Peers:
+    node: Node
+    wires: dict[int, Wire]
+    """By number. Node 0 has all others, the others have node 0."""
+
+    stop: StopRequest
+    clock: Clock
+    on_loss: Callable[[], None] = lambda: None
+    """Called from the listening thread."""
+
+    _words: "queue.Queue[tuple[int, Message]]" = field(default_factory=queue.Queue["tuple[int, Message]"])
+    _loss: Loss | None = None
+    _ended: set[int] = field(default_factory=set[int])
+    _thread: threading.Thread | None = None
+    _close_fd: int = -1
+
+    def start(self) -> None:
+        close_fd, self._close_fd = os.pipe()
+        self._thread = threading.Thread(target=self._listen, args=(close_fd,), name="peers", daemon=True)
+        self._thread.start()
+
+    @property
+    def interface(self) -> str | None:
+        """The network interface towards the others, where it can be told."""
+        return next((interface_of(wire.own_host) for wire in self.wires.values()), interface_of(LOOPBACK))
+
+    # ---- from the attempt ----------------------------------------------------------------------------------------------------
+
+    def tell(self, event: str, **fields: Any) -> None:
+        self._pass_on({"event": event, **fields})
+
+    def await_all(self, event: str) -> list[Message]:
+        """Such a message of every peer, in any order; a node's "end" counts as one. Raises as `check` does."""
+        heard: dict[int, Message] = {}
+        while heard.keys() != self.wires.keys():
+            with suppress(queue.Empty):
+                number, word = self._words.get(timeout=TURN_S)
+                if word["event"] in {event, "end"}:
+                    heard[number] = word
+                continue
+            self.stop.check()
+            self.check()
+        return list(heard.values())
+
+    def check(self) -> None:
+        """PeerLostError once a node is gone; after a stop request it went because of that."""
+        if self._loss is not None:
+            raise self._lost(self._loss)
+
+    def explained(self, error: SdjobError) -> SdjobError:
+        """What a training ended with whose collective failed: another node's end, as soon as that is known."""
+        until_s = self.clock.monotonic_s() + HEAR_S
+        while not self._knows_the_culprit and self.clock.monotonic_s() < until_s:
+            self.clock.sleep(TURN_S)
+        if self._loss is not None:
+            return self._lost(self._loss)
+        return self.stop.ending("a peer stopped first") if self.stop.requested else error
+
+    @property
+    def _knows_the_culprit(self) -> bool:
+        return self._loss is not None and not self._loss.is_of_a_victim
+
+    def _lost(self, loss: Loss) -> SdjobError:
+        if self.stop.requested:
+            return self.stop.ending(f"{loss}, before the step was over")
+        return PeerLostError(f"{loss}.", next_step=RERUN)
+
+    def end(self, *, exit_code: int, what: str) -> None:
+        """This node's last word."""
+        self.tell("end", exit_code=exit_code, what=what)
+
+    def leave(self) -> None:
+        """At the very end; nothing is heard from here on."""
+        if self._thread is not None:
+            os.close(self._close_fd)
+            self._thread.join()
+        for wire in self.wires.values():
+            wire.close()
+
+    def wait_for_the_culprit(self) -> None:
+        """A node that lost a peer ends after the peer, so that whoever starts the gang again sees the cause first."""
+        until_s = self.clock.monotonic_s() + self.node.grace_s
+        while self.clock.monotonic_s() < until_s and not self.stop.requested:
+            self.clock.sleep(TURN_S)
+
+    # ---- the listening thread ------------------------------------------------------------------------------------------------
+
+    def _listen(self, close_fd: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            for number, wire in self.wires.items():
+                selector.register(wire, selectors.EVENT_READ, data=number)
+            selector.register(self.stop.wake_fd, selectors.EVENT_READ, data="stop")
+            selector.register(close_fd, selectors.EVENT_READ, data="close")
+            while True:
+                for key, _ in selector.select():
+                    if key.data == "close":
+                        os.close(close_fd)
+                        return
+                    if key.data == "stop":
+                        self._pass_on_stop()
+                    if key.data == "stop" or not self._hears(key.data):
+                        selector.unregister(key.fileobj)
+
+    def _pass_on_stop(self) -> None:
+        cause = self.stop.cause
+        self.tell("stop", **({"exit_code": cause.exit_code, "what": str(cause)} if cause else {}))
+
+    def _pass_on(self, message: Message) -> None:
+        for wire in self.wires.values():
+            wire.send(message)
+
+    def _hears(self, number: int) -> bool:
+        """False once there is nothing more to hear from it."""
+        try:
+            messages = self.wires[number].receive()
+            for message in messages or ():
+                self._take(number, message)
+        except (GarbageError, KeyError, TypeError) as garbage:
+            self._lose(Loss(number, SdjobError.exit_code, f"it sent what is no message ({garbage})"))
+            return False
+        if messages is None and number not in self._ended:
+            self._lose(Loss(number, None))
+        return messages is not None
+
+    def _take(self, number: int, message: Message) -> None:
+        match message["event"]:
+            case "stop":
+                self.stop.request(cause=cause_of(message))
+            case "lost":
+                self._lose(Loss(whole(message["node"]), message["exit_code"], words_of(message)))
+            case "end":
+                self._on_end(number, message)
+            case _:
+                self._words.put((number, message))
+
+    def _on_end(self, number: int, message: Message) -> None:
+        self._ended.add(number)
+        code = whole(message["exit_code"])
+        if code in STOPS:
+            self.stop.request(cause=cause_of(message))
+        if code == 0:
+            self._words.put((number, message))
+        else:
+            self._lose(Loss(number, code, words_of(message)))
+
+    def _lose(self, loss: Loss) -> None:
+        """The first counts, unless it was a victim's and the culprit is heard now."""
+        if self._loss is None or (self._loss.is_of_a_victim and not loss.is_of_a_victim):
+            self._loss = loss
+            if self.node.is_first:
+                self.tell("lost", node=loss.number, exit_code=loss.exit_code, what=loss.what)
+            self.on_loss()
+
+
+def cause_of(message: Message) -> SdjobError | None:
+    """Why another node asks for a stop, where it was no signal that asked there."""
+    return TimeSpentError(words_of(message)) if message.get("exit_code") == TimeSpentError.exit_code else None
+
+
+def whole(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{str(value)[:40]!r} is no whole number")
+    return value
+
+
+def nobody(stop: StopRequest, clock: Clock) -> Peers:
+    return Peers(ALONE, {}, stop, clock)
