@@ -7,7 +7,7 @@ because none exists.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,19 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # names in a checkpoint -> torch.
 
 
 @dataclass
+class Arena:
+    """The host memory that one snapshot after the other is copied into, in float32: fresh memory would cost its page faults
+    each time. Reached from a GPU, it is pinned, and the copies wait for one another on the device alone."""
+
+    _copies: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def take(self, name: str, tensor: Tensor) -> Tensor:
+        if name not in self._copies:
+            self._copies[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+        return self._copies[name].copy_(tensor.detach(), non_blocking=True)
+
+
+@dataclass
 class TrainState:
     """Live objects; `parameters` are the trainable ones by their names in a checkpoint, in a fixed order."""
 
@@ -29,6 +42,7 @@ class TrainState:
     optimizer: torch.optim.Optimizer
     ema: EMAModel | None
     scaler: "torch.amp.grad_scaler.GradScaler | None"
+    arena: Arena = field(default_factory=Arena)
 
 
 @dataclass(frozen=True)
@@ -44,22 +58,21 @@ class HostSnapshot:
         (folder / "state.json").write_text(json.dumps(self.scalars, sort_keys=True), encoding="utf-8")
 
 
-def on_host(tensor: Tensor) -> Tensor:
-    """A contiguous float32 copy; `.to("cpu")` of a CPU tensor would copy nothing."""
-    return tensor.detach().to(device="cpu", dtype=torch.float32, copy=True).contiguous()
-
-
 def snapshot(state: TrainState, *, scalars: Mapping[str, Any]) -> HostSnapshot:
-    files = {"weights.safetensors": {name: on_host(p) for name, p in state.parameters.items()}}
+    """Into the memory of the snapshot before, which must have been written by now: at most one save is in flight."""
+    take = state.arena.take
+    files = {"weights.safetensors": {name: take(name, p) for name, p in state.parameters.items()}}
     files["optimizer.safetensors"] = {
-        f"optimizer.{short}.{name}": on_host(state.optimizer.state[parameter][long])
+        (key := f"optimizer.{short}.{name}"): take(key, state.optimizer.state[parameter][long])
         for name, parameter in state.parameters.items()
         for short, long in MOMENTS.items()
         if parameter in state.optimizer.state
     }
     if state.ema is not None:
         shadow = zip(state.parameters, state.ema.shadow_params, strict=True)
-        files["ema.safetensors"] = {f"ema.{name}": on_host(tensor) for name, tensor in shadow}
+        files["ema.safetensors"] = {(key := f"ema.{name}"): take(key, tensor) for name, tensor in shadow}
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()  # of copies that do not block
     return HostSnapshot(files=files, scalars={**scalars, **_own_scalars(state)})
 
 

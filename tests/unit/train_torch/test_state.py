@@ -104,6 +104,17 @@ def test_a_snapshot_is_a_copy(sd1, tmp_path):
     assert everything(tmp_path / "late") == early
 
 
+def test_the_next_snapshot_takes_the_memory_of_the_one_before(sd1):
+    trainer = make_trainer(make_task(sd1, train=TRAIN))
+    metrics = run(trainer, start=0, stop=1)
+    places = []
+    for _ in range(2):
+        files = trainer.snapshot(step=1, metrics=metrics).files
+        places.append({name: tensor.data_ptr() for tensors in files.values() for name, tensor in tensors.items()})
+    assert places[0] == places[1]
+    assert len(set(places[0].values())) == len(places[0]), "each tensor has a place of its own"
+
+
 def test_a_parameter_without_a_gradient_so_far(sd1, tmp_path):
     """AdamW makes its moments at its first update: none are saved, none are missed, and the next step is the same."""
     task = make_task(sd1)
