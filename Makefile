@@ -5,13 +5,16 @@ BIN := .venv/bin
 # Two workers, whole files each: fixtures that train are shared within a file.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: demo test check faults goldens base images image-cpu image-cuda image-tpu clean
+.PHONY: demo test simulate check faults goldens base images image-cpu image-cuda image-tpu clean
 
 demo: .venv/demo-ready  ## set up, train the quickstart's LoRA, show what it changed
 	$(BIN)/python jobspecs/quickstart/demo.py
 
 test: check  ## all tests; on a bare machine it installs what it needs
-	$(PYTEST) tests/contract tests/parity tests/faults tests/e2e
+	$(PYTEST) tests/simulator tests/contract tests/parity tests/faults tests/e2e
+
+simulate: .venv/test-ready  ## a million schedules of the commit log, two at a time; about an hour
+	PYTHONPATH=tests $(BIN)/python -m simulator
 
 check: .venv/test-ready  ## lint, types, import contracts, unit tests, goldens
 	$(BIN)/ruff format --check .

@@ -24,6 +24,10 @@ def blob_epoch(key: str) -> int | None:
             return None
 
 
+class NotKeptError(StorageError):
+    """The store does not have what it was just given."""
+
+
 class Blobs:
     def __init__(self, store: PatientStore) -> None:
         self._store = store
@@ -106,6 +110,6 @@ class Blobs:
             write()
             if self._has(key, size_bytes=size_bytes):
                 return
-        raise StorageError(
+        raise NotKeptError(
             f"the store does not keep the {size_bytes} bytes that were uploaded.", where=f"{self._store.uri}/{key}"
         )

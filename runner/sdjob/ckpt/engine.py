@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdjob.ckpt.blobs import Blobs
+from sdjob.ckpt.blobs import Blobs, NotKeptError
 from sdjob.ckpt.history import History, LoggedCommit
 from sdjob.ckpt.journal import Journal
 from sdjob.ckpt.manifest import DamagedBlobError, Manifest, StoredFile, hashed_snapshot, refuse_unsound, snapshot_digest
@@ -148,7 +148,8 @@ class CommitLog:
                 return self._download(candidates[0], into)
             except DamagedBlobError as error:
                 damage[candidates[0].slot] = str(error)
-        if damage:
+        live = {commit.slot for commit in self._journal.history.live}
+        if damage := {slot: why for slot, why in damage.items() if slot in live}:  # what was pruned meanwhile is not damaged
             raise UnsoundError(f"no whole checkpoint is left: {_listed(damage)}", where=self.uri)
         steps = ", ".join(str(commit.step) for commit in reversed(self._journal.history.live)) or "none yet"
         wanted = "a checkpoint" if step is None else f"a checkpoint of step {step}"
@@ -168,8 +169,12 @@ class CommitLog:
         """
         claim, started_s = self._holder(), self._clock.monotonic_s()
         refuse_unsound(facts, step=step)
-        manifest, uploaded_bytes = self._uploaded(folder, epoch=claim.epoch, step=step, facts=facts)
-        sha256, manifest_bytes = self.blobs.upload_manifest(manifest, epoch=claim.epoch)
+        try:
+            manifest, uploaded_bytes = self._uploaded(folder, epoch=claim.epoch, step=step, facts=facts)
+            sha256, manifest_bytes = self.blobs.upload_manifest(manifest, epoch=claim.epoch)
+        except NotKeptError:
+            self.still_owner()  # a newer holder's pruning takes what an older one still uploads
+            raise
         size_bytes, digest = manifest.size_bytes, manifest.digest
         slot = self._journal.append(
             lambda stamp: CommitSlot(**stamp, step=step, manifest=sha256, digest=digest, size_bytes=size_bytes), holder=claim

@@ -38,12 +38,18 @@ class Report:
 
 def verify(log: CommitLog) -> Report:
     """Reads each blob once, through one file in a temporary folder that is as large as the largest blob. Raises UnsoundError
-    for a log with a gap, and what the store raises; damage is in the report."""
-    history = log.replay()
+    for a log with a gap, and what the store raises; damage is in the report.
+
+    Where a run goes on meanwhile, a commit that was pruned looks damaged; so the log decides, read anew.
+    """
     with tempfile.TemporaryDirectory(prefix="sdjob-verify-") as folder:
         seen: dict[str, str | None] = {}
-        checks = [_checked(commit, log=log, scratch=Path(folder) / "blob", seen=seen) for commit in history.live]
-    return Report(history=history, commits=tuple(checks))
+        while True:
+            history = log.replay()
+            checks = [_checked(commit, log=log, scratch=Path(folder) / "blob", seen=seen) for commit in history.live]
+            damaged = {checked.commit.slot for checked in checks if checked.damage}
+            if not damaged or damaged <= {commit.slot for commit in log.replay().live}:
+                return Report(history=history, commits=tuple(checks))
 
 
 def _checked(commit: LoggedCommit, *, log: CommitLog, scratch: Path, seen: dict[str, str | None]) -> CheckedCommit:

@@ -1,0 +1,93 @@
+"""What the simulator found, each as a short history: alarms that were false, beside a run that goes on."""
+
+import pytest
+
+from fakes.memory_store import Call, Hook, MemoryStore, flipped
+from fakes.runs import commit_log, snapshot
+from sdjob.ckpt.verify import verify
+from sdjob.core.errors import FencedError, MissingError, StorageError
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+def once(method: str, action) -> Hook:
+    """The action at the first call of a method, before the call."""
+    left = [action]
+
+    def hook(call: Call) -> None:
+        if call.method == method and left:
+            left.pop()()
+
+    return hook
+
+
+def saved(store: MemoryStore, folder, *steps: int, **settings: object):
+    log = commit_log(store, **settings)
+    log.claim(attempt="1", host="pod-a")
+    for step in steps:
+        log.commit(snapshot(folder / "states", step=step), step=step, facts={})
+    return log
+
+
+def test_a_byte_turned_on_the_way_does_not_make_a_store_dishonest(store):
+    turned: list[str] = []
+
+    def damage(key: str, data: bytes) -> bytes:
+        turned.append(key)
+        return flipped(data) if len(turned) == 1 else data
+
+    store.damage = damage
+    commit_log(store).probe()
+    assert len(turned) == 2
+
+
+def test_a_commit_that_is_pruned_while_it_is_verified_is_not_damaged(store, tmp_path):
+    writer = saved(store, tmp_path, 10, 20, keep=1)
+    reader = store.client()
+    reader.before.append(once("read_to", writer.prune))
+    report = verify(commit_log(reader))
+    assert report.is_whole
+    assert [checked.commit.step for checked in report.commits] == [20]
+
+
+def test_damage_beside_pruning_is_still_reported(store, tmp_path):
+    writer = saved(store, tmp_path, 10, 20, keep=1)
+    (weights,) = (f.blob for n, f in writer.manifest_of(writer.replay().live[0]).files.items() if n == "weights.safetensors")
+    store.objects[weights] = b"damaged"
+    reader = store.client()
+    reader.before.append(once("read_to", writer.prune))
+    assert [checked.commit.step for checked in verify(commit_log(reader)).commits if checked.damage] == [20]
+
+
+def test_a_step_that_is_pruned_while_it_is_fetched_is_missing_not_damaged(store, tmp_path):
+    writer = saved(store, tmp_path, 10, 20, keep=1)
+    reader = store.client()
+    reader.before.append(once("read_to", writer.prune))
+    with pytest.raises(MissingError, match="the steps that it has: 20"):
+        commit_log(reader).fetch(tmp_path / "r", step=10)
+
+
+def test_a_zombie_whose_upload_is_swept_learns_that_it_is_fenced(store, tmp_path):
+    """A newer holder's pruning takes what an older one still uploads: the store is not to blame."""
+    zombie = saved(store, tmp_path, 10)
+    other = store.client()
+
+    def sweep(call: Call) -> None:
+        if call.method == "write_file":
+            log = commit_log(other)
+            log.claim(attempt="2", host="pod-b")
+            log.prune()
+
+    store.after.append(sweep)
+    with pytest.raises(FencedError):
+        zombie.commit(snapshot(tmp_path / "states", step=20), step=20, facts={})
+
+
+def test_a_store_that_loses_uploads_is_to_blame(store, tmp_path):
+    log = saved(store, tmp_path, 10)
+    store.after.append(lambda call: store.objects.pop(call.key, None) if call.method == "write_file" else None)
+    with pytest.raises(StorageError, match="does not keep"):
+        log.commit(snapshot(tmp_path / "states", step=20), step=20, facts={})
