@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +16,58 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="the job file")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field of the job file")
+    parser.add_argument(
+        "--restarts", type=count, default=0, metavar="N", help="start again after exit 75 or a crash, N times at most"
+    )
+
+
+def count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of restarts")
+    return int(text)
 
 
 def execute(args: argparse.Namespace, *, log: Log) -> int:
-    from sdjob.job.last_words import last_words
+    from sdjob.job.last_words import last_words, leave
+    from sdjob.job.supervise import SIGNALLED, ended_with
 
     with last_words(environment=os.environ, log=log):
-        run(args, log=log)
-    return 0
+        if not args.restarts:
+            run(args, log=log)
+            leave("done", environment=os.environ, log=log)
+            return 0
+        code = supervise(args, log=log)
+        if code > SIGNALLED:  # every other end has left its words itself
+            leave(ended_with(code), environment=os.environ, log=log)
+        return code
+
+
+def supervise(args: argparse.Namespace, *, log: Log) -> int:
+    """Runs this command without --restarts, again and again."""
+    from sdjob.core.proc import start_listening
+    from sdjob.core.reap import reap_as_first_process
+    from sdjob.job.stop import StopRequest
+    from sdjob.job.supervise import Supervisor, stalled, until_stopped
+    from sdjob.spec.load import load_job
+    from sdjob.spec.run import notice_s
+
+    job = load_job(args.file, overrides=args.set, environment=os.environ)
+    clock = SystemClock()
+    stop = StopRequest(clock, notice_s=notice_s(job.run))
+    stop.install()
+    reap_as_first_process()
+    settings = [f"--set={override}" for override in args.set]
+    # -P: the folder that a person stands in may hold an sdjob of its own.
+    command = [sys.executable, "-P", "-m", "sdjob", "--log", args.log, "run", *settings, "--", str(args.file)]
+    return Supervisor(
+        start=lambda: start_listening(command),
+        restarts=args.restarts,
+        stop=stop,
+        has_stalled=lambda: stalled(job),
+        wait=until_stopped(stop),
+        clock=clock,
+        log=log,
+    ).run()
 
 
 def run(args: argparse.Namespace, *, log: Log) -> None:

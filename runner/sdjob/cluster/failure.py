@@ -9,36 +9,12 @@ https://kubernetes.io/docs/tasks/job/pod-failure-policy/ and https://jobset.sigs
 from typing import Any
 
 from sdjob.cluster.names import CONTAINER
-from sdjob.core.errors import (
-    DataError,
-    DeniedError,
-    FencedError,
-    MissingError,
-    PeerLostError,
-    StoppedError,
-    TimeSpentError,
-    UnavailableError,
-    UnsoundError,
-    UsageError,
-)
+from sdjob.core.errors import FINAL_EXIT_CODES, PeerLostError, StoppedError
 
 Rule = dict[str, Any]
 
 RETRIES = 4  # of a crash, a fault, or storage that stayed away
-# What another attempt would only repeat.
-FINAL = [
-    error.exit_code
-    for error in (
-        UsageError,
-        DataError,
-        MissingError,
-        UnavailableError,
-        FencedError,
-        DeniedError,
-        UnsoundError,
-        TimeSpentError,
-    )
-]
+FINAL = list(FINAL_EXIT_CODES)
 KILLED, TERMINATED = 137, 143
 # In a gang: stopped, lost its peer, or killed at the end of its grace, after its peers have died of the lost collective.
 INTERRUPTED = [PeerLostError.exit_code, StoppedError.exit_code, KILLED, TERMINATED]

@@ -86,6 +86,13 @@ class TimeSpentError(SdjobError):
     exit_code = 79
 
 
+# What another attempt would only repeat; every other end of an attempt is worth one more.
+FINAL_EXIT_CODES = tuple(
+    error.exit_code
+    for error in (UsageError, DataError, MissingError, UnavailableError, FencedError, DeniedError, UnsoundError, TimeSpentError)
+)
+
+
 def error_for_exit_code(exit_code: int, what: str) -> SdjobError:
     """The error that a child process meant by its exit code; an unknown code is a fault of sdjob (70)."""
     for kind in SdjobError.__subclasses__():

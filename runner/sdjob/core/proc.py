@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from sdjob.core.channel import ENVIRONMENT_NAME, Channel
 from sdjob.core.reap import STARTED
 
+# An ignored signal stays ignored over exec: stop requests reach such children through their channel alone.
+DEAF = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/pr_set_pdeathsig.2const.html
 
 
@@ -43,7 +45,7 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         pass_fds=(child_read, child_write),
-        preexec_fn=_before_exec(os.getpid()),  # noqa: PLW1509 (nothing but system calls)
+        preexec_fn=_before_exec(os.getpid(), ignored=DEAF, on_death=signal.SIGKILL),  # noqa: PLW1509 (nothing but system calls)
     )
     STARTED.append(process)
     os.close(child_read)
@@ -51,15 +53,27 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
     return Child(process, Channel(read_fd=parent_read, write_fd=parent_write))
 
 
-def _before_exec(parent: int) -> Callable[[], None]:
+def start_listening(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Starts a child that handles signals itself and has all of our streams. It is in a process group of its own, so that the
+    terminal's Ctrl-C reaches it through us alone, once; and it is asked to stop where we die. As `start`: from the main thread.
+    """
+    process = subprocess.Popen(
+        argv,
+        process_group=0,
+        preexec_fn=_before_exec(os.getpid(), ignored=(), on_death=signal.SIGTERM),  # noqa: PLW1509 (as above)
+    )
+    STARTED.append(process)
+    return process
+
+
+def _before_exec(parent: int, *, ignored: Sequence[int], on_death: int) -> Callable[[], None]:
     libc = ctypes.CDLL(None, use_errno=True)
 
     def hook() -> None:
-        # An ignored signal stays ignored over exec: stop requests reach children through their channel alone.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        for number in ignored:
+            signal.signal(number, signal.SIG_IGN)
         if sys.platform == "linux":
-            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            libc.prctl(PR_SET_PDEATHSIG, on_death)
         if os.getppid() != parent:
             os._exit(1)  # the parent died before prctl
 

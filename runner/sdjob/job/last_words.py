@@ -17,7 +17,7 @@ MOST_BYTES = 4096
 
 @contextmanager
 def last_words(*, environment: Mapping[str, str], log: Log) -> Generator[None]:
-    """Writes the sentence of whatever ends the block; outside a pod there is no such file, and nothing is written."""
+    """Writes the sentence of the error that ends the block."""
     try:
         yield
     except SdjobError as error:
@@ -29,10 +29,10 @@ def last_words(*, environment: Mapping[str, str], log: Log) -> Generator[None]:
     except Exception as error:
         leave(f"this is a fault of sdjob: {type(error).__name__}: {error}", environment=environment, log=log)
         raise
-    leave("done", environment=environment, log=log)
 
 
 def leave(sentence: str, *, environment: Mapping[str, str], log: Log) -> None:
+    """Outside a pod there is no such file, and nothing is written."""
     path = Path(environment.get(FILE_NAME) or FILE)
     if not path.is_file() or not os.access(path, os.W_OK):
         return

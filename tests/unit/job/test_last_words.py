@@ -8,7 +8,7 @@ from fakes.clock import FakeClock
 from sdjob.core.errors import MissingError
 from sdjob.core.log import Log
 from sdjob.job import last_words as module
-from sdjob.job.last_words import last_words
+from sdjob.job.last_words import last_words, leave
 
 
 @pytest.fixture
@@ -25,6 +25,11 @@ def words(*, environment=None, secrets=(), out=None):
     return last_words(environment=environment or {}, log=log)
 
 
+def say(sentence, *, environment=None):
+    log = Log(mode="text", stream=io.StringIO(), clock=FakeClock(), secrets=())
+    leave(sentence, environment=environment or {}, log=log)
+
+
 @pytest.mark.parametrize(
     ("error", "left"),
     [
@@ -39,25 +44,22 @@ def test_an_error_leaves_its_sentence_and_goes_on(file, error, left):
     assert file.read_text() == left
 
 
-def test_a_run_that_is_done_says_so(file):
+def test_a_later_sentence_takes_the_place_of_an_earlier_one(file):
     file.write_text("what an earlier attempt in this container said, at length")
-    with words():
-        pass
+    say("done")
     assert file.read_text() == "done"
 
 
 def test_outside_a_pod_nothing_is_written(file):
     file.unlink()
-    with words():
-        pass
+    say("done")
     assert not file.exists()
 
 
 def test_another_path_by_the_environment(file, tmp_path):
     other = tmp_path / "other"
     other.touch()
-    with words(environment={"SDJOB_TERMINATION_LOG": str(other)}):
-        pass
+    say("done", environment={"SDJOB_TERMINATION_LOG": str(other)})
     assert (other.read_text(), file.read_text()) == ("done", "")
 
 
