@@ -6,91 +6,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdjob.ckpt.engine import Claim, CommitLog, Restored
-from sdjob.core.clock import Clock
+from sdjob.ckpt.engine import Claim, Restored
 from sdjob.core.errors import FencedError, SdjobError, StorageError
-from sdjob.core.log import Log
-from sdjob.data.index import Index
 from sdjob.job import machine
 from sdjob.job.compiled import FOLDER as COMPILED
 from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
-from sdjob.job.fetch import Here
 from sdjob.job.limits import time_spent
-from sdjob.job.pins import pinned, read_pins, write_pins
+from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, stage, train_task
 from sdjob.job.results import Result, lacks_samples, publish_all
-from sdjob.job.resume import Facts, Resolution, check_identity, check_length, num_processes, resolve
+from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
-from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
-from sdjob.job.stop import RERUN, StopRequest
+from sdjob.job.stop import RERUN
 from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.write import LedgerWriter
-from sdjob.spec.hardware import Accelerator, Kind
-from sdjob.spec.job import JobSpec
 from sdjob.spec.load import resolved_yaml
-from sdjob.spec.task import Device, TrainTask
-from sdjob.store.open import resolve_revision
-from sdjob.store.patient import PatientStore
 from sdjob.track.trackers import Trackers, no_trackers
 
 JOB_KEY = "job.yaml"  # the resolved job, at the run's place
-DEVICES: dict[Kind, Device] = {"cpu": "cpu", "nvidia": "cuda", "tpu": "tpu"}
-
-
-@dataclass(frozen=True)
-class Staged:
-    job: JobSpec
-    """With a commit wherever the job names a revision on the Hub."""
-
-    model: StagedModel
-    pictures: Path | None
-    """None where only the index was read: who trains gathers them."""
-
-    index: Index
-    init_from: Path | None
-    hashes: dict[str, str]
-    """Of the model's files and of what the weights start from."""
-
-
-@dataclass
-class Run:
-    """What one command needs from its first look at the log on."""
-
-    job: JobSpec
-    store: PatientStore
-    commits: CommitLog
-    accelerator: Accelerator
-    stop: StopRequest
-    clock: Clock
-    log: Log
-
-
-def stage(run: Run, *, may_write: bool) -> Staged:
-    here = here_of(run)
-    job, pins = pinned(run.job, stored=read_pins(run.store), resolve=resolve_revision)
-    if may_write:
-        write_pins(pins, store=run.store)
-    model = stage_model(job, here=here)
-    data = stage_index(job, store=run.store, may_write=may_write, here=here)
-    init_from, start_hashes = stage_init_from(job, here=here)
-    here.check_stop()
-    return Staged(job, model, data.pictures, data.index, init_from, {**model.hashes, **start_hashes})
-
-
-def here_of(run: Run) -> Here:
-    return Here(machine.scratch_root(run.job), check_stop=run.stop.check, clock=run.clock, log=run.log)
-
-
-def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resolution:
-    return resolve(
-        staged.job,
-        accelerator=run.accelerator,
-        num_cores=machine.num_cores(),
-        num_pictures=len(staged.index),
-        index_sha256=staged.index.sha256,
-        model_hashes=staged.hashes,
-        stored=stored,
-    )
 
 
 def result_of(restored: Restored) -> Result:
@@ -188,21 +121,14 @@ class Attempt:
             "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
         )
         self.ledger.event("train", start_step=start_step, total_steps=resolution.total_steps)
-        index_file = self.folder / "index.jsonl"
-        index_file.write_bytes(staged.index.to_jsonl())
         training = Training(
-            task=TrainTask(
-                job=resolution.job,
-                model=staged.model.folder,
-                pictures=staged.pictures or self._timed("stage", lambda: self._pictures(staged)),
-                index=index_file,
-                scratch=self.folder,
-                total_steps=resolution.total_steps,
-                start_step=start_step,
-                restore_from=restored.folder if restored else None,
-                init_from=staged.init_from,
-                device=DEVICES[run.accelerator.kind],
-                threads=resolution.threads,
+            task=train_task(
+                run,
+                staged,
+                resolution,
+                restored=restored,
+                pictures=staged.pictures or self._timed("stage", lambda: pictures_of(run, staged)),
+                folder=self.folder,
                 compiled=compiled_folder(resolution.job, attempt=self.folder),
             ),
             resolution=resolution,
@@ -228,9 +154,6 @@ class Attempt:
         kind = kind_of(DEVICES[run.accelerator.kind], accelerator=run.accelerator.name)
         shared = machine.scratch_root(run.job) / COMPILED / kind
         return CompiledPrograms(run.store, shared, self.folder / COMPILED, kind, check_stop=run.stop.check, log=run.log)
-
-    def _pictures(self, staged: Staged) -> Path:
-        return stage_pictures(staged.job, index=staged.index, here=here_of(self.run))
 
     def _first_words(self, resolution: Resolution, start_step: int) -> str:
         train = resolution.job.train

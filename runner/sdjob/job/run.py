@@ -13,8 +13,9 @@ from sdjob.core.errors import UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
 from sdjob.job import machine
-from sdjob.job.attempt import Attempt, Run, Staged, resolution_of, stage
+from sdjob.job.attempt import Attempt
 from sdjob.job.limits import check_progress, hours_left
+from sdjob.job.prepare import Run, Staged, resolution_of, stage
 from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length
 from sdjob.job.scratch import attempt_folder, full_disk_errors, run_folder

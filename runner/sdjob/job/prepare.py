@@ -1,0 +1,111 @@
+"""What an attempt stands on, and with it every node of a gang: the staged files, the resolved values, the trainer's task."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sdjob.ckpt.engine import CommitLog, Restored
+from sdjob.core.clock import Clock
+from sdjob.core.log import Log
+from sdjob.data.index import Index
+from sdjob.job import machine
+from sdjob.job.fetch import Here
+from sdjob.job.pins import pinned, read_pins, write_pins
+from sdjob.job.resume import Facts, Resolution, resolve
+from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
+from sdjob.job.stop import StopRequest
+from sdjob.spec.hardware import Accelerator, Kind
+from sdjob.spec.job import JobSpec
+from sdjob.spec.task import Device, TrainTask
+from sdjob.store.open import resolve_revision
+from sdjob.store.patient import PatientStore
+
+DEVICES: dict[Kind, Device] = {"cpu": "cpu", "nvidia": "cuda", "tpu": "tpu"}
+
+
+@dataclass(frozen=True)
+class Staged:
+    job: JobSpec
+    """With a commit wherever the job names a revision on the Hub."""
+
+    model: StagedModel
+    pictures: Path | None
+    """None where only the index was read: who trains gathers them."""
+
+    index: Index
+    init_from: Path | None
+    hashes: dict[str, str]
+    """Of the model's files and of what the weights start from."""
+
+
+@dataclass
+class Run:
+    """What one command needs from its first look at the log on."""
+
+    job: JobSpec
+    store: PatientStore
+    commits: CommitLog
+    accelerator: Accelerator
+    stop: StopRequest
+    clock: Clock
+    log: Log
+
+
+def stage(run: Run, *, may_write: bool) -> Staged:
+    here = here_of(run)
+    job, pins = pinned(run.job, stored=read_pins(run.store), resolve=resolve_revision)
+    if may_write:
+        write_pins(pins, store=run.store)
+    model = stage_model(job, here=here)
+    data = stage_index(job, store=run.store, may_write=may_write, here=here)
+    init_from, start_hashes = stage_init_from(job, here=here)
+    here.check_stop()
+    return Staged(job, model, data.pictures, data.index, init_from, {**model.hashes, **start_hashes})
+
+
+def here_of(run: Run) -> Here:
+    return Here(machine.scratch_root(run.job), check_stop=run.stop.check, clock=run.clock, log=run.log)
+
+
+def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resolution:
+    return resolve(
+        staged.job,
+        accelerator=run.accelerator,
+        num_cores=machine.num_cores(),
+        num_pictures=len(staged.index),
+        index_sha256=staged.index.sha256,
+        model_hashes=staged.hashes,
+        stored=stored,
+    )
+
+
+def train_task(
+    run: Run,
+    staged: Staged,
+    resolution: Resolution,
+    *,
+    restored: Restored | None,
+    pictures: Path,
+    folder: Path,
+    compiled: Path | None,
+) -> TrainTask:
+    """`folder`: the attempt's own; the index is written there."""
+    index_file = folder / "index.jsonl"
+    index_file.write_bytes(staged.index.to_jsonl())
+    return TrainTask(
+        job=resolution.job,
+        model=staged.model.folder,
+        pictures=pictures,
+        index=index_file,
+        scratch=folder,
+        total_steps=resolution.total_steps,
+        start_step=restored.step if restored else 0,
+        restore_from=restored.folder if restored else None,
+        init_from=staged.init_from,
+        device=DEVICES[run.accelerator.kind],
+        threads=resolution.threads,
+        compiled=compiled,
+    )
+
+
+def pictures_of(run: Run, staged: Staged) -> Path:
+    return stage_pictures(staged.job, index=staged.index, here=here_of(run))
