@@ -47,8 +47,8 @@ def prune_without_a_look() -> Any:
     """The epoch is not asked for again before each batch of deletions."""
     sweep: Callable[..., None] = engine.sweep
 
-    def blind(keys: list[str], *, store: Any, still_owner: Callable[[], None]) -> None:
-        sweep(keys, store=store, still_owner=lambda: None)
+    def blind(keys: list[str], *, blobs: Blobs, still_owner: Callable[[], None]) -> None:
+        sweep(keys, blobs=blobs, still_owner=lambda: None)
 
     return _replaced(engine, "sweep", blind)
 

@@ -1,7 +1,7 @@
 """Content-addressed blobs: up with their sizes checked, down with their hashes checked."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from sdjob.ckpt.history import LoggedCommit
@@ -31,13 +31,14 @@ class NotKeptError(StorageError):
 class Blobs:
     def __init__(self, store: PatientStore) -> None:
         self._store = store
+        self._deleted: set[str] = set()
 
     def upload(self, file: HashedFile, *, epoch: int, reusable: Mapping[str, str]) -> tuple[StoredFile, int]:
         """The stored file and the bytes that had to travel: none where a blob with this content may be reused.
 
         reusable: sha256 -> key, of blobs that no other attempt may delete.
         """
-        own_key = blob_key(file.sha256, epoch=epoch)
+        own_key = self._fresh_key(file.sha256, epoch=epoch)
         for key in (reusable.get(file.sha256), own_key):
             if key is not None and self._has(key, size_bytes=file.size_bytes):
                 return StoredFile(sha256=file.sha256, size_bytes=file.size_bytes, blob=key), 0
@@ -99,6 +100,19 @@ class Blobs:
                 path.unlink(missing_ok=True)
             raise
         return manifest
+
+    def delete(self, keys: Sequence[str]) -> None:
+        self._deleted.update(keys)
+        self._store.delete(keys)
+
+    def _fresh_key(self, sha256: str, *, epoch: int) -> str:
+        """Never one that was deleted: a DELETE that timed out may take effect late, and would hit what was uploaded since.
+        (A manifest's key cannot come again, since it holds its step.)"""
+        key, times = blob_key(sha256, epoch=epoch), 1
+        while key in self._deleted:
+            times += 1
+            key = f"{blob_key(sha256, epoch=epoch)}-{times}"
+        return key
 
     def _has(self, key: str, *, size_bytes: int) -> bool:
         info = self._store.stat(key)

@@ -201,7 +201,7 @@ class CommitLog:
         self._retire(retiring, claim=claim)
         self._clock.sleep(self._prune_grace_s)
         # Asked again, now that the retire slot stands: a commit whose reply had been lost is in the history by now.
-        sweep(self._orphans(claim), store=self._store, still_owner=self.still_owner)
+        sweep(self._orphans(claim), blobs=self.blobs, still_owner=self.still_owner)
         return sorted(live_steps[commit.slot] for commit in retiring if commit.slot in live_steps)
 
     def still_owner(self) -> None:

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from sdjob.ckpt.blobs import blob_epoch, blob_key
+from sdjob.ckpt.blobs import Blobs, blob_epoch, blob_key
 from sdjob.ckpt.history import History, LoggedCommit
 from sdjob.ckpt.manifest import Manifest
 from sdjob.ckpt.policy import steps_to_retire
-from sdjob.store.patient import PatientStore
 
 BATCH = 50  # blobs between two looks at the log
 
@@ -29,7 +28,7 @@ def orphans(keys: Sequence[str], *, manifests: Mapping[LoggedCommit, Manifest], 
     return [key for key in keys if key not in named and (blob_epoch(key) or 0) in range(1, epoch + 1)]
 
 
-def sweep(keys: Sequence[str], *, store: PatientStore, still_owner: Callable[[], None]) -> None:
+def sweep(keys: Sequence[str], *, blobs: Blobs, still_owner: Callable[[], None]) -> None:
     for start in range(0, len(keys), BATCH):
         still_owner()
-        store.delete(keys[start : start + BATCH])
+        blobs.delete(keys[start : start + BATCH])

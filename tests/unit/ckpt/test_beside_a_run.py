@@ -91,3 +91,21 @@ def test_a_store_that_loses_uploads_is_to_blame(store, tmp_path):
     store.after.append(lambda call: store.objects.pop(call.key, None) if call.method == "write_file" else None)
     with pytest.raises(StorageError, match="does not keep"):
         log.commit(snapshot(tmp_path / "states", step=20), step=20, facts={})
+
+
+def test_a_late_delete_never_hits_what_was_uploaded_since(store, tmp_path):
+    """One file's content is in steps 10 and 30, not in 20; the delete that pruned it arrives once more after step 30."""
+
+    def state(step: int, text: bytes):
+        folder = snapshot(tmp_path / "states", step=step)
+        (folder / "optimizer.safetensors").write_bytes(text)
+        return folder
+
+    log = saved(store, tmp_path, keep=1)
+    deletes: list[str] = []
+    store.before.append(lambda call: deletes.extend(call.key.split()) if call.method == "delete" else None)
+    for step, text in ((10, b"odd"), (20, b"even"), (30, b"odd")):
+        log.commit(state(step, text), step=step, facts={})
+        log.prune()
+    store.delete(deletes)
+    assert verify(commit_log(store.client())).is_whole
