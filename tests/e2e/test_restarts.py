@@ -4,7 +4,12 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from fakes.running import SDJOB, Job, Running, command_of, is_alive, parent_of, wait_until
+from sdjob.ledger.read import read_ledger
+from sdjob.spec.places import parse_place
+from sdjob.store.open import open_store
 
 MANY_STEPS = 1000
 
@@ -41,6 +46,33 @@ def test_a_killed_and_a_stopped_attempt_are_followed_by_others_to_the_same_end(w
     assert job.done_digest() == whole.done_digest()
     assert job.published() == whole.published()
     assert job.history().epoch == 3, "each attempt claims the run for itself"
+
+
+# What a start consists of, one after the other.
+LAPS = ["imports", "look", "claim", "restore", "prepare", "trainer-imports", "load", "first-step"]
+
+
+def test_a_restart_finds_the_checkpoint_on_scratch_and_says_what_its_start_took(workshop, tmp_path, seaweed, monkeypatch):
+    for name, value in seaweed.environment.items():
+        monkeypatch.setenv(name, value)
+    place = f"s3://{seaweed.new_bucket()}/run"
+    job = workshop.job(tmp_path / "job", checkpoint__to=place)
+    running = start(job)
+    committed = running.wait_for("commit", step=lambda step: step >= 4)["step"]
+    os.kill(attempt_of(running), signal.SIGKILL)
+    ended = running.end()
+    assert ended.code == 0, ended.output
+    restored = ended.one("restored")
+    assert restored["step"] >= committed
+    assert restored["near_bytes"] == restored["size_bytes"] > 0
+    assert job.published() == workshop.finished("plain").published()
+    assert not list(job.scratch.glob("*/kept")), "a run that is done needs them no more"
+
+    second = read_ledger(open_store(parse_place(place, base=Path("/"))))[1]
+    phases = {event["name"]: event["seconds"] for event in second.events if event["kind"] == "phase"}
+    assert {*LAPS, "stage", "start-to-first-step"} <= {*phases}
+    parts = sum(phases[name] for name in LAPS) + phases["stage"]
+    assert parts == pytest.approx(phases["start-to-first-step"], abs=0.01), "nothing is left out, nothing counted twice"
 
 
 def test_a_stop_request_ends_all_and_a_killed_supervisor_lets_its_attempt_save(workshop, tmp_path):

@@ -63,6 +63,8 @@ class Restored:
     folder: Path
     manifest: Manifest
     slot: int
+    near_bytes: int
+    """Of copies on this machine, which did not have to be downloaded."""
 
 
 def new_nonce() -> str:
@@ -120,16 +122,17 @@ class CommitLog:
         )
         return Claim(epoch=self._claim.epoch, nonce=self._claim.nonce, history=self._journal.history)
 
-    def restore(self, into: Path) -> Restored | None:
+    def restore(self, into: Path, *, copies: Path | None = None) -> Restored | None:
         """The newest whole commit, in the folder; damaged ones are quarantined on the way back. None before the first commit.
 
+        copies: as for Blobs.download_all.
         Raises UnsoundError where there were commits and none is whole: the damage is listed, nothing starts afresh.
         """
         self._holder()
         while self._journal.history.live:
             commit = self._journal.history.live[0]
             try:
-                return self._download(commit, into)
+                return self._download(commit, into, copies=copies)
             except DamagedBlobError as damage:
                 self._quarantine(commit, why=str(damage))
         if self._journal.history.commits or self._journal.history.damaged:
@@ -227,11 +230,12 @@ class CommitLog:
             raise SdjobError("only the holder of a claim may restore or write; claim the run first.", where=self.uri)
         return self._claim
 
-    def _download(self, commit: LoggedCommit, into: Path) -> Restored:
+    def _download(self, commit: LoggedCommit, into: Path, *, copies: Path | None = None) -> Restored:
         into.mkdir(parents=True, exist_ok=True)
-        manifest = self.blobs.download_all(commit, into)
+        manifest, near_bytes = self.blobs.download_all(commit, into, copies=copies)
         self._manifests[commit.slot] = manifest
-        return Restored(step=commit.step, digest=commit.digest, folder=into, manifest=manifest, slot=commit.slot)
+        found = {"step": commit.step, "digest": commit.digest, "slot": commit.slot}
+        return Restored(**found, folder=into, manifest=manifest, near_bytes=near_bytes)
 
     def _quarantine(self, commit: LoggedCommit, *, why: str) -> None:
         self._log.warning("commit_damaged", f"the commit of step {commit.step} is damaged and set aside: {why}", step=commit.step)

@@ -11,12 +11,14 @@ from sdjob.core.errors import FencedError, SdjobError, StorageError
 from sdjob.job import machine
 from sdjob.job.compiled import FOLDER as COMPILED
 from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
+from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
 from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, stage, train_task
 from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
 from sdjob.job.stop import RERUN
+from sdjob.job.stopwatch import Stopwatch
 from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.write import LedgerWriter
@@ -42,12 +44,20 @@ class Attempt:
     staged: Staged | None
     """What was staged before the claim."""
 
+    watch: Stopwatch
+    """Running since the start of the process; its laps so far are told in the ledger."""
+
+    kept: Kept | None
+    """None where the run's place is as near as scratch."""
+
     started_s: float = 0.0
     trackers: Trackers = field(default_factory=no_trackers)
 
     def execute(self) -> None:
         self.started_s = self.run.clock.monotonic_s()
         self.ledger.event("start", host=machine.host_name())
+        for lap in self.watch.laps:
+            self.ledger.event("phase", name=lap.name, seconds=lap.seconds)
         self.ledger.flush()
         try:
             with full_disk_errors(self.folder):
@@ -75,7 +85,7 @@ class Attempt:
     def _work(self) -> None:
         run = self.run
         staged = self.staged or self._timed("stage", lambda: stage(run, may_write=True))
-        restored = self._timed("restore", lambda: run.commits.restore(self.folder / "restored"))
+        restored = self._timed("restore", self._restore)
         stored = restored.manifest.facts if restored else None
         resolution = resolution_of(run, staged, stored=stored)
         if stored is not None:
@@ -91,6 +101,19 @@ class Attempt:
         if lacks_samples(run.job, step=result.step, store=run.store):
             run.stop.check_after(result.step)  # the last step was stopped before its pictures: the next attempt draws them
         self._finish(result, staged, resolution)
+
+    def _restore(self) -> Restored | None:
+        copies = self.kept.root if self.kept else None
+        restored = self.run.commits.restore(self.folder / "restored", copies=copies)
+        if restored is not None:
+            near, size = restored.near_bytes, restored.manifest.size_bytes
+            self.ledger.event("restored", step=restored.step, size_bytes=size, near_bytes=near)
+            where = f", {near / 2**20:.1f} MiB of it from scratch" if near else ""
+            words = f"restored step {restored.step}: {size / 2**20:.1f} MiB verified{where}"
+            self.run.log.event("restored", words, step=restored.step, size_bytes=size, near_bytes=near)
+            if self.kept is not None:
+                self.kept.keep(restored.folder, digest=restored.digest)
+        return restored
 
     def _open_trackers(self, resolution: Resolution, *, start_step: int) -> Trackers:
         run = self.run
@@ -112,7 +135,9 @@ class Attempt:
         try:
             return phase()
         finally:
-            self.ledger.event("phase", name=name, seconds=round(self.run.clock.monotonic_s() - started_s, 3))
+            seconds = self.run.clock.monotonic_s() - started_s
+            self.watch.leave_out(seconds)
+            self.ledger.event("phase", name=name, seconds=round(seconds, 3))
 
     def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result | None:
         """The last step's state; None where it was committed before and only its pictures were still to be drawn."""
@@ -145,6 +170,8 @@ class Attempt:
             log=run.log,
             check_time=self._check_time,
             compiled=self._compiled(),
+            watch=self.watch,
+            kept=self.kept,
         )
         training.run()
         return None if start_step == resolution.total_steps else self._outcome(training, resolution)
@@ -202,4 +229,6 @@ class Attempt:
         run.commits.prune()
         self.trackers.finish(step=result.step, digest=result.digest, seconds_left=run.stop.seconds_left)
         run.commits.finish(step=result.step, digest=result.digest, published=published)
+        if self.kept is not None:
+            self.kept.clear()
         run.log.event("done", f"{run.job.name} is done: step {result.step}, digest {result.digest[:12]}", digest=result.digest)

@@ -14,12 +14,15 @@ from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
 from sdjob.job import machine
 from sdjob.job.attempt import Attempt
+from sdjob.job.kept import FOLDER as KEPT
+from sdjob.job.kept import Kept
 from sdjob.job.limits import check_progress, hours_left
 from sdjob.job.prepare import Run, Staged, resolution_of, stage
 from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length
 from sdjob.job.scratch import attempt_folder, full_disk_errors, run_folder
 from sdjob.job.stop import StopRequest
+from sdjob.job.stopwatch import Stopwatch, process_age_s
 from sdjob.job.vitals.signs import Vitals
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
@@ -39,6 +42,8 @@ FLUSH_AGE_S = {"file": 5.0, "remote": 30.0}
 
 def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: Vitals) -> None:
     """Returns when everything, publish included, is done; raises the error whose exit code says why not."""
+    watch = Stopwatch(clock, age_s=process_age_s())
+    watch.lap("imports")
     refuse_unsupported(job)
     accelerator = parse_accelerator(job.run.accelerator)
     machine.require(accelerator)
@@ -57,6 +62,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
     )
     run = Run(job, PatientStore(store, backoff=Backoff(clock=clock)), commits, accelerator, stop, clock, log)
     look = look_back(run)
+    watch.lap("look")
     if look.done:
         log.event("done", f"{job.name} is done: nothing is left to do")
         return
@@ -68,6 +74,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
     scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
     commits.probe()
     claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
+    watch.lap("claim")
     vitals.claimed(claim.epoch, newest=next(iter(claim.history.live), None))
     with full_disk_errors(scratch), attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
         ledger = LedgerWriter(
@@ -78,7 +85,8 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
             flush_age_s=FLUSH_AGE_S[kind],
             on_record=vitals.note,
         )
-        Attempt(run, claim, folder, ledger, left_s, look.staged).execute()
+        kept = Kept(scratch / KEPT) if kind == "remote" else None
+        Attempt(run, claim, folder, ledger, left_s, look.staged, watch, kept).execute()
 
 
 def refuse_unsupported(job: JobSpec) -> None:

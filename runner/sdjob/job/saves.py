@@ -14,6 +14,7 @@ from sdjob.ckpt.policy import fits_notice
 from sdjob.core.clock import Clock
 from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
+from sdjob.job.kept import Kept
 from sdjob.job.stop import StopRequest
 from sdjob.ledger.write import LedgerWriter
 
@@ -41,6 +42,9 @@ class Saves:
 
     on_failure: Callable[[], None]
     """Told once when `failure` is set: training must end."""
+
+    kept: Kept | None = None
+    """Where what is committed is kept for an attempt after this one."""
 
     failure: Exception | None = None
     committed_step: int | None = None
@@ -108,6 +112,8 @@ class Saves:
         self.log.event(
             "commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts
         )
+        if self.kept is not None:
+            self.kept.keep(save.folder, digest=commit.digest)
         if save.final:
             self.final = save
         else:

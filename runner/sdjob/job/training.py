@@ -16,11 +16,13 @@ from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
 from sdjob.job.compiled import CompiledPrograms
 from sdjob.job.gang import Gang
+from sdjob.job.kept import Kept
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.progress import Progress
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
 from sdjob.job.stop import StopRequest
+from sdjob.job.stopwatch import Stopwatch
 from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.identity import rounding_part
 from sdjob.spec.task import TrainTask, write_task
@@ -53,6 +55,8 @@ class Training:
     """Asks for a stop when `max_hours` is used up."""
 
     compiled: CompiledPrograms
+    watch: Stopwatch
+    kept: Kept | None
     saves: Saves = field(init=False)
     gang: Gang = field(init=False)
     progress: Progress = field(init=False)
@@ -60,6 +64,7 @@ class Training:
     _inexact: list[str] = field(default_factory=list[str])
     _logged_at_s: float = float("-inf")
     _stopping: bool = False
+    _stepped: bool = False
 
     def __post_init__(self) -> None:
         self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
@@ -72,6 +77,7 @@ class Training:
             self.log,
             on_over=self._on_save_over,
             on_failure=self.gang.wake,
+            kept=self.kept,
         )
 
     def run(self) -> str:
@@ -90,6 +96,7 @@ class Training:
             port=free_port(),
         )
         self.saves.start()
+        self._tell_lap("prepare")
         try:
             ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
         finally:
@@ -111,6 +118,7 @@ class Training:
 
     def _on_message(self, message: Message) -> None:
         handlers = {
+            "imported": self._on_imported,
             "ready": self._on_ready,
             "metrics": self._on_metrics,
             "snapshot": self._on_snapshot,
@@ -123,7 +131,15 @@ class Training:
         if handler is not None:
             handler({key: value for key, value in message.items() if key != "event"})
 
+    def _on_imported(self, _fields: dict[str, Any]) -> None:
+        self._tell_lap("trainer-imports")
+
+    def _tell_lap(self, name: str) -> None:
+        lap = self.watch.lap(name)
+        self.ledger.event("phase", name=lap.name, seconds=lap.seconds)
+
     def _on_ready(self, fields: dict[str, Any]) -> None:
+        self._tell_lap("load")
         self._fingerprint = fields["fingerprint"]
         if self.stored is not None:
             self._inexact = inexact_because(self.stored, fingerprint=self._fingerprint, job=self.task.job)
@@ -138,6 +154,10 @@ class Training:
         self.compiled.keep([*fields["new"], *fields["read"]])
 
     def _on_metrics(self, fields: dict[str, Any]) -> None:
+        if not self._stepped:
+            self._stepped = True
+            self._tell_lap("first-step")
+            self.ledger.event("phase", name="start-to-first-step", seconds=self.watch.total_s())
         line = self.progress.line(step=fields["step"], loss=fields["loss"], images=fields["images"])
         step_s = self.progress.step_s()
         metrics: dict[str, Any] = {**fields, "step_s": step_s, "images_per_s": fields["images"] / step_s if step_s else None}

@@ -25,6 +25,7 @@ def main(task_file: str) -> int:
     channel = inherited_channel()
     if channel is None:
         raise UsageError("sdjob.train_flax is started by `sdjob run`, not by hand")
+    channel.send({"event": "imported"})
     try:
         task = read_task(Path(task_file))
         if task.device == "cpu":

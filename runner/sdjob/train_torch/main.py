@@ -23,6 +23,7 @@ def main(task_file: str) -> int:
     channel = inherited_channel()
     if channel is None:
         raise UsageError("sdjob.train_torch is started by `sdjob run`, not by hand")
+    channel.send({"event": "imported"})
     try:
         task = read_task(Path(task_file))
         torch.set_num_threads(task.threads)

@@ -10,6 +10,7 @@ from fakes.memory_store import MemoryStore, fail
 from sdjob.core.errors import DeniedError, FencedError, StorageError
 from sdjob.core.log import Log
 from sdjob.job.attempt import Attempt
+from sdjob.job.stopwatch import Stopwatch
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
 
@@ -25,7 +26,9 @@ def attempt(*, troubles):
     clock, store = FakeClock(), MemoryStore()
     log = Log(mode="text", stream=io.StringIO(), clock=clock)
     run = SimpleNamespace(clock=clock, log=log)
-    made = FencedAttempt(run, None, None, LedgerWriter(store, attempt=1, clock=clock), 3600.0, None)
+    made = FencedAttempt(
+        run, None, None, LedgerWriter(store, attempt=1, clock=clock), 3600.0, None, Stopwatch(clock, age_s=2.0), None
+    )
     made.store, made.troubles = store, troubles
     return made, store, log.stream
 

@@ -1,0 +1,54 @@
+"""What of an attempt's start took how long: from the start of the process to the first new step."""
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdjob.core.clock import Clock
+
+STAT = Path("/proc/self/stat")
+
+
+@dataclass(frozen=True)
+class Lap:
+    name: str
+    seconds: float
+
+
+@dataclass
+class Stopwatch:
+    clock: Clock
+    age_s: float
+    """Of the process when the watch is made: what Python and its imports have taken."""
+
+    laps: list[Lap] = field(default_factory=list[Lap])
+    _born_s: float = field(init=False)
+    _lap_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lap_s = self._born_s = self.clock.monotonic_s() - self.age_s
+
+    def lap(self, name: str) -> Lap:
+        """Ends the piece that began where the one before ended."""
+        now_s = self.clock.monotonic_s()
+        self.laps.append(Lap(name, round(now_s - self._lap_s, 3)))
+        self._lap_s = now_s
+        return self.laps[-1]
+
+    def leave_out(self, seconds: float) -> None:
+        """Of the lap that is running: they are told by themselves."""
+        self._lap_s += seconds
+
+    def total_s(self) -> float:
+        """Since the start of the process."""
+        return round(self.clock.monotonic_s() - self._born_s, 3)
+
+
+def process_age_s() -> float:
+    """Since the kernel made this process; 0 where there is no /proc."""
+    if not STAT.is_file():
+        return 0.0
+    # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, field 22: ticks from the boot to the start
+    ticks = int(STAT.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

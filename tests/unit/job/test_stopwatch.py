@@ -1,0 +1,36 @@
+"""The parts of a start add up to the whole."""
+
+import subprocess
+import sys
+
+import pytest
+
+from fakes.clock import FakeClock
+from sdjob.job import stopwatch
+from sdjob.job.stopwatch import Lap, Stopwatch, process_age_s
+
+
+def test_laps_follow_one_another_from_the_start_of_the_process():
+    clock = FakeClock()
+    clock.advance(100.0)
+    watch = Stopwatch(clock, age_s=2.5)
+    assert watch.lap("imports") == Lap("imports", 2.5)
+    clock.advance(4.0)
+    assert watch.lap("look") == Lap("look", 4.0)
+    clock.advance(1.25)
+    watch.leave_out(1.0)
+    assert watch.lap("load") == Lap("load", 0.25)
+    assert [lap.name for lap in watch.laps] == ["imports", "look", "load"]
+    assert watch.total_s() == 7.75
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_the_age_is_that_of_the_process_itself():
+    ask = "import time; time.sleep(0.3); from sdjob.job.stopwatch import process_age_s; print(process_age_s())"
+    told = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True)
+    assert 0.3 <= float(told.stdout) < 300, "and not the machine's, or its parent's"
+
+
+def test_without_proc_nothing_is_known(monkeypatch, tmp_path):
+    monkeypatch.setattr(stopwatch, "STAT", tmp_path / "none")
+    assert process_age_s() == 0.0
