@@ -5,7 +5,7 @@ BIN := .venv/bin
 # Two workers, whole files each: fixtures that train are shared within a file.
 PYTEST := $(BIN)/pytest -n 2 --dist loadfile
 
-.PHONY: demo test simulate check faults goldens base images image-cpu image-cuda image-tpu clean
+.PHONY: demo test simulate mutants check faults goldens base images image-cpu image-cuda image-tpu clean
 
 demo: .venv/demo-ready  ## set up, train the quickstart's LoRA, show what it changed
 	$(BIN)/python jobspecs/quickstart/demo.py
@@ -15,6 +15,9 @@ test: check  ## all tests; on a bare machine it installs what it needs
 
 simulate: .venv/test-ready  ## a million schedules of the commit log, two at a time; about an hour
 	PYTHONPATH=tests $(BIN)/python -m simulator
+
+mutants: .venv/test-ready  ## breaks our own code on purpose, one edit at a time: do the tests notice; about half an hour
+	PYTHONPATH=tests $(BIN)/python -m mutants
 
 check: .venv/test-ready  ## lint, types, import contracts, unit tests, goldens
 	$(BIN)/ruff format --check .

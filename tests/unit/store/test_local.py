@@ -142,7 +142,7 @@ class TestListing:
         (tmp_path / "elsewhere" / "0").write_bytes(b"1")
         (tmp_path / "place").mkdir()
         (tmp_path / "place" / "log").symlink_to(tmp_path / "elsewhere")
-        assert [info.key for info in store.list("log/")] == ["log/0"]
+        assert [info.key for info in store.list("log/")] == [info.key for info in store.list("")] == ["log/0"]
 
     def test_reading_makes_no_folder(self, store, tmp_path):
         list(store.list("log/"))
