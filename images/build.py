@@ -93,9 +93,10 @@ def version() -> str:
 
 
 def revision() -> str:
-    """The commit, "-dirty" where the tree differs from it."""
+    """The commit, "-dirty" where the tree differs from it; "unknown" where this is no clone."""
     git = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    return subprocess.run(git, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(git, cwd=ROOT, check=False, capture_output=True, text=True)
+    return "unknown" if done.returncode else done.stdout.strip()
 
 
 if __name__ == "__main__":
