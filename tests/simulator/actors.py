@@ -19,6 +19,7 @@ from sdjob.ckpt.verify import verify
 from sdjob.core.errors import MissingError, StorageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
+from sdjob.job.kept import Kept
 from sdjob.job.saves import Save, Saves
 from simulator.bucket import Bucket, Client
 from simulator.checker import Checker
@@ -107,6 +108,7 @@ class Attempt:
 
     world: World
     name: str
+    kept: Kept | None = None
     state: str = START
     step: int = 0
 
@@ -131,7 +133,7 @@ class Attempt:
         if world.plan.probe:
             log.probe()
         world.checker.claimed(log.claim(attempt=self.name, host="h"), actor=self.name)
-        restored = log.restore(world.folder / self.name / "restored")
+        restored = log.restore(world.folder / self.name / "restored", copies=self.kept.root if self.kept else None)
         world.checker.restored(restored, actor=self.name)
         digest = self._gone_on_from(restored)
         if self.step < world.last_step:
@@ -158,6 +160,7 @@ class Attempt:
             log=SilentLog(secrets=()),
             on_over=lambda _: saves.put(self._next_save()) if self.step < self.world.last_step else saves.put(None),  # type: ignore[arg-type]
             on_failure=lambda: None,
+            kept=self.kept,
         )
         saves.put(self._next_save())
         saves._work()
@@ -199,10 +202,13 @@ class _Told:
 
 def pod(world: World, number: int) -> None:
     """Starts an attempt anew where one died or ended with an error, as Kubernetes does."""
+    kept = None if world.plan.kept == "no" else Kept(world.folder / f"kept{number}")
     for attempt in range(world.plan.restarts + 1):
         name, error = f"pod{number}.{attempt}", None
+        if kept is not None and world.plan.kept == "damaged":
+            _spoil(kept)
         try:
-            error = Attempt(world, name).run()
+            error = Attempt(world, name, kept).run()
             if error is None:
                 return
         except Crash:
@@ -210,6 +216,12 @@ def pod(world: World, number: int) -> None:
                 return
         finally:
             shutil.rmtree(world.folder / name, ignore_errors=True)
+
+
+def _spoil(kept: Kept) -> None:
+    """One file of the copies is cut, which nobody was told."""
+    for path in sorted(kept.root.glob("*/*"))[:1]:
+        path.write_bytes(path.read_bytes()[:-1])
 
 
 def reader(world: World, number: int) -> None:

@@ -7,6 +7,7 @@ Each schedule draws a few kinds of trouble, not all at once: where everything go
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from simulator.scheduler import Actor, Call, Fate
 
@@ -25,6 +26,7 @@ TROUBLES: dict[Fate, tuple[str, ...]] = {
     "pause": (*WRITES, *READS, "stat", "list"),
 }
 PODS = (1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 8)  # two say most, in the least time
+KEPT: tuple[Literal["no", "sound", "damaged"], ...] = ("no", "no", "no", "no", "sound", "damaged")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ class Plan:
     late_to_the_end: bool
     """Whether requests under way may still arrive after all others have ended."""
 
+    kept: Literal["no", "sound", "damaged"] = "no"
+    """Whether copies of the last commit lie on a pod's scratch."""
+
 
 def drawn(seed: int) -> Plan:
     rng = random.Random(seed)
@@ -92,6 +97,7 @@ def drawn(seed: int) -> Plan:
         damage=damage,
         honest=honest,
         late_to_the_end=rng.random() < 0.5,
+        kept=rng.choice(KEPT),
     )
 
 
