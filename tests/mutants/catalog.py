@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 CKPT = "runner/sdjob/ckpt"
 CKPT_TESTS = (
-    "tests/unit/ckpt/test_beside_a_run.py",
     "tests/unit/ckpt/test_slot.py",
     "tests/unit/ckpt/test_history.py",
     "tests/unit/ckpt/test_policy.py",
+    "tests/unit/ckpt/test_beside_a_run.py",
+    "tests/unit/ckpt/test_engine.py",
     "tests/simulator/test_schedules.py::test_schedules_from_seeds[0]",
     "tests/simulator/test_schedules.py::test_schedules_from_seeds[250]",
-    "tests/simulator/test_schedules.py::test_schedules_from_seeds[500]",
-    "tests/unit/ckpt/test_engine.py",
     "tests/unit/ckpt/test_damage.py",
     "tests/simulator/test_schedules.py::test_all_short_histories[troubles]",
+    "tests/simulator/test_schedules.py::test_schedules_from_seeds[500]",
 )
 LOCAL_TESTS = ("tests/unit/store/test_local.py", "tests/contract/test_stores.py", "-k", "local")
 SAVES_TESTS = ("tests/unit/job/test_saves.py", "tests/simulator/test_schedules.py::test_schedules_from_seeds[0]")
