@@ -5,11 +5,13 @@ import signal
 import socket
 import subprocess
 import urllib.request
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from fakes.metadata import MetadataServer
 from fakes.running import HANG_S, SDJOB, Job, Running, parent_of, wait_until
 
 NEW_PIDS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]  # the one that it starts has number 1
@@ -68,6 +70,20 @@ def scraped(port: int) -> dict[str, float]:
         for sample in family.samples
         if not sample.labels
     }
+
+
+def test_the_machines_own_notice_saves_and_ends_the_run(workshop, tmp_path):
+    job, words, machine = workshop.job(tmp_path / "job"), tmp_path / "termination-log", MetadataServer("gce")
+    words.touch()
+    with closing(machine):
+        addresses = {"GCE_METADATA_HOST": machine.host, "AWS_EC2_METADATA_DISABLED": "true"}
+        running = start(job, "train.steps=1000", "run.spot=true", SDJOB_TERMINATION_LOG=str(words), **addresses)
+        committed = running.wait_for("commit")["step"]
+        machine.preempted = "TRUE"
+        ended = running.end()
+    assert ended.code == 75, ended.output
+    assert job.committed_steps()[-1] > committed
+    assert words.read_text().startswith("stopped on request: Google Compute Engine preempts this machine; step ")
 
 
 def test_a_job_file_that_is_wrong_leaves_its_sentence_too(workshop, tmp_path):

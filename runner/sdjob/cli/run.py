@@ -72,6 +72,7 @@ def supervise(args: argparse.Namespace, *, log: Log) -> int:
 
 def run(args: argparse.Namespace, *, log: Log) -> None:
     from sdjob.core.reap import reap_as_first_process
+    from sdjob.job.notice import notice_watched
     from sdjob.job.run import run_job
     from sdjob.job.stop import StopRequest
     from sdjob.job.vitals.pages import metrics_served
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace, *, log: Log) -> None:
     stop.install()
     reap_as_first_process()
     vitals = Vitals(job, clock)
-    with metrics_served(vitals, stop=stop, environment=os.environ, log=log):
+    notice = notice_watched(job.run, stop=stop, environment=os.environ, log=log)
+    with notice, metrics_served(vitals, stop=stop, environment=os.environ, log=log):
         run_job(job, stop=stop, clock=clock, log=log, vitals=vitals)
 
 

@@ -23,6 +23,9 @@ class StopRequest:
     cause: SdjobError | None = None
     """What to end with instead of a StoppedError, where it was no signal that asked."""
 
+    why: str = "stopped on request"
+    """As a StoppedError begins."""
+
     wake_fd: int = field(init=False)
     """Readable from the first signal on, for a selector."""
 
@@ -43,10 +46,11 @@ class StopRequest:
         self._signalled = True
         self.request()
 
-    def request(self, *, cause: SdjobError | None = None) -> None:
+    def request(self, *, cause: SdjobError | None = None, why: str | None = None) -> None:
         """The first request counts: a later one changes neither the cause nor the time that is left."""
         if self.requested_at_s is None:
-            self.requested_at_s, self.cause = self.clock.monotonic_s(), cause
+            self.cause, self.why = cause, f"stopped on request: {why}" if why else self.why
+            self.requested_at_s = self.clock.monotonic_s()
             os.write(self._wake_write_fd, b"!")
 
     @property
@@ -61,7 +65,7 @@ class StopRequest:
 
     def ending(self, how: str) -> SdjobError:
         """The error that a requested stop ends with; `how` says how far the attempt came."""
-        return self.cause or StoppedError(f"stopped on request; {how}.", next_step=RERUN)
+        return self.cause or StoppedError(f"{self.why}; {how}.", next_step=RERUN)
 
     def check(self) -> None:
         """Called between pieces of work that need no save."""

@@ -236,6 +236,21 @@ class TestNotice:
         assert ("save-skipped" in b.said) is not committed
         assert b.over == [10, 20], "the trainer waits for the word either way"
 
+    @pytest.mark.parametrize(("notice_s", "committed"), [(15.0, True), (13.0, False)])
+    def test_the_bandwidth_is_the_one_that_the_last_save_had(self, bench, notice_s, committed):
+        """A store of five seconds a file, of which a save has two that are new: 10 s, in 0.7 of the notice or not."""
+        b = bench(notice_s=notice_s)
+        b.store.before.append(lambda call: b.clock.advance(5.0) if call.method == "write_file" else None)
+        b.save(10)  # its third file is the same ever after: 15 s, for as many bytes
+        b.save(20)
+        while b.over != [10, 20]:
+            threading.Event().wait(0.005)
+        b.stop.request()
+        b.save(30)
+        b.saves.finish()
+        assert (30 in b.steps) is committed
+        assert ("save-skipped" in b.said) is not committed
+
     def test_without_a_request_a_slow_save_is_begun(self, bench):
         b = self.committed_once(bench, bytes_per_s=1e-9)
         b.save(20)
