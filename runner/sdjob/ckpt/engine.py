@@ -234,8 +234,9 @@ class CommitLog:
         into.mkdir(parents=True, exist_ok=True)
         manifest, near_bytes = self.blobs.download_all(commit, into, copies=copies)
         self._manifests[commit.slot] = manifest
-        found = {"step": commit.step, "digest": commit.digest, "slot": commit.slot}
-        return Restored(**found, folder=into, manifest=manifest, near_bytes=near_bytes)
+        return Restored(
+            step=commit.step, digest=commit.digest, folder=into, manifest=manifest, slot=commit.slot, near_bytes=near_bytes
+        )
 
     def _quarantine(self, commit: LoggedCommit, *, why: str) -> None:
         self._log.warning("commit_damaged", f"the commit of step {commit.step} is damaged and set aside: {why}", step=commit.step)
