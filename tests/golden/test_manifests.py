@@ -105,6 +105,7 @@ FEATURES: dict[str, list[str]] = {
     "kueue-l4": on("nvidia-l4", KUEUE),
     "kueue-h100-x8-2-nodes": on("nvidia-h100-80gb:8", "run.nodes=2", KUEUE),
     "kueue-tpu-v5e-4x4": on("tpu-v5e:4x4", KUEUE),
+    "cpu-x2-2-nodes": on("cpu:2", "run.nodes=2"),
     "kueue-cpu-generic": on("cpu", "run.kubernetes={queue: team}"),
     "full-a100-80gb-x8": on("nvidia-a100-80gb:8", "train.method=full", "run.kubernetes.flavor=gke"),
     "scratch-ephemeral": on(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from sdjob.cluster.jobset import Gang, gang_of
 from sdjob.cluster.names import GANG_PORT, gang_address
 from sdjob.cluster.volumes import scratch_folder
 from sdjob.spec.hardware import Accelerator
@@ -30,16 +31,17 @@ def environment(job: JobSpec, *, cluster: KubernetesSpec, accelerator: Accelerat
         found.append({"name": "SDJOB_METRICS_PORT", "value": str(METRICS_PORT)})
     if cluster.hub_token_secret:
         found.append(secret_key("HF_TOKEN", secret=cluster.hub_token_secret, key="token"))
-    if accelerator.kind == "nvidia" and job.run.nodes > 1:
-        found += gang(job)
+    gang = gang_of(job.run, accelerator=accelerator)
+    if gang and gang.jobs == 1:  # over several slices a pod's index is its slice's alone
+        found += gang_variables(job, gang=gang)
     return found + [variable(extra) for extra in cluster.env]
 
 
-def gang(job: JobSpec) -> list[Variable]:
-    """Where the first pod is, how many there are, and which this one is. On TPUs GKE tells JAX by itself."""
+def gang_variables(job: JobSpec, *, gang: Gang) -> list[Variable]:
+    """Where the first pod is, how many there are, and which this one is. What JAX needs on a TPU slice GKE tells it."""
     return [
-        {"name": "SDJOB_GANG_ADDRESS", "value": f"{gang_address(job.name)}:{GANG_PORT}"},
-        {"name": "SDJOB_GANG_NODES", "value": str(job.run.nodes)},
+        {"name": "SDJOB_GANG_ADDRESS", "value": f"{gang_address(job.name, role=gang.role)}:{GANG_PORT}"},
+        {"name": "SDJOB_GANG_NODES", "value": str(gang.pods)},
         {"name": "SDJOB_GANG_NODE", "valueFrom": {"fieldRef": {"fieldPath": COMPLETION_INDEX}}},
     ]
 

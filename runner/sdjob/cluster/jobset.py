@@ -15,7 +15,7 @@ EXCLUSIVE = {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gk
 
 @dataclass(frozen=True)
 class Gang:
-    """GPU nodes are one Job of several pods; TPU slices one Job each, with a pod for each of its machines."""
+    """Nodes of GPUs or CPUs are one Job of several pods; TPU slices one Job each, with a pod for each of its machines."""
 
     role: str
     jobs: int
@@ -28,7 +28,7 @@ def gang_of(run: RunSpec, *, accelerator: Accelerator) -> Gang | None:
     """None where one pod is all."""
     if accelerator.kind == "tpu" and accelerator.hosts * run.slices > 1:
         return Gang(SLICE, jobs=run.slices, pods=accelerator.hosts, annotations=dict(EXCLUSIVE))
-    if accelerator.kind == "nvidia" and run.nodes > 1:
+    if accelerator.kind != "tpu" and run.nodes > 1:
         return Gang(NODE, jobs=1, pods=run.nodes, annotations={})
     return None
 

@@ -5,7 +5,7 @@ from typing import Any
 Manifest = dict[str, Any]
 
 CONTAINER = "sdjob"
-NODE = "node"  # the replicated job of a gang of GPU nodes
+NODE = "node"  # the replicated job of a gang of GPU or CPU nodes
 SLICE = "slice"  # of TPU slices
 
 # Labels and annotations by which sdjob finds what it made.
@@ -43,6 +43,6 @@ def config_map_name(name: str, *, content_hash: str) -> str:
     return f"{name}-{content_hash[:HASH_LETTERS]}"
 
 
-def gang_address(name: str) -> str:
+def gang_address(name: str, *, role: str = NODE) -> str:
     """The host name of a gang's first pod, as JobSet makes it: <jobset>-<replicated job>-<job>-<pod>.<subdomain>."""
-    return f"{name}-{NODE}-0-0.{name}"
+    return f"{name}-{role}-0-0.{name}"

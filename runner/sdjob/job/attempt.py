@@ -13,10 +13,12 @@ from sdjob.job.compiled import FOLDER as COMPILED
 from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
 from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
+from sdjob.job.peers import Peers
 from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, stage, train_task
 from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
+from sdjob.job.start import start_of
 from sdjob.job.stop import RERUN
 from sdjob.job.stopwatch import Stopwatch
 from sdjob.job.tracking import open_for_attempt
@@ -50,6 +52,7 @@ class Attempt:
     kept: Kept | None
     """None where the run's place is as near as scratch."""
 
+    peers: Peers
     started_s: float = 0.0
     trackers: Trackers = field(default_factory=no_trackers)
 
@@ -146,12 +149,14 @@ class Attempt:
             "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
         )
         self.ledger.event("train", start_step=start_step, total_steps=resolution.total_steps)
+        self.peers.tell("start", **start_of(self.claim, resolution, restored=restored).fields())
         training = Training(
             task=train_task(
                 run,
                 staged,
                 resolution,
-                restored=restored,
+                start_step=start_step,
+                restore_from=restored.folder if restored else None,
                 pictures=staged.pictures or self._timed("stage", lambda: pictures_of(run, staged)),
                 folder=self.folder,
                 compiled=compiled_folder(resolution.job, attempt=self.folder),
@@ -172,6 +177,7 @@ class Attempt:
             compiled=self._compiled(),
             watch=self.watch,
             kept=self.kept,
+            peers=self.peers,
         )
         training.run()
         return None if start_step == resolution.total_steps else self._outcome(training, resolution)

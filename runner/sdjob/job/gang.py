@@ -143,12 +143,12 @@ class Gang:
 def failure_of(failures: Sequence[tuple[int, Mapping[str, Any]]]) -> SdjobError:
     """The cause among what the processes said: an error of the user's before a signal, that before a fault of ours."""
     spoken = [(rank, m) for rank, m in failures if "what" in m]
-    # A peer that dies in a collective speaks of the collective (70) or of a lost peer (71), or its watchdog aborts it: whoever
-    # names another cause, or was killed, is the culprit.
+    # A peer that dies in a collective speaks of the collective (70) or, among several nodes, of a lost peer (71), or its watchdog
+    # aborts it: whoever names another cause, or was killed, is the culprit.
     named = [(rank, m) for rank, m in spoken if m["exit_code"] not in (SdjobError.exit_code, PeerLostError.exit_code)]
     killed = [(rank, m) for rank, m in failures if m["exit_code"] < 0 and m["exit_code"] != -signal.SIGABRT]
-    lost = [(rank, m) for rank, m in spoken if m["exit_code"] == PeerLostError.exit_code]
-    rank, message = (named or killed or lost or spoken or list(failures))[0]
+    faults = [(rank, m) for rank, m in spoken if m["exit_code"] == SdjobError.exit_code]
+    rank, message = (named or killed or faults or spoken or list(failures))[0]
     if "what" in message:
         return error_for_exit_code(message["exit_code"], message["what"])
     code = message["exit_code"]

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
-from sdjob.spec.task import Device
+from sdjob.job.node import LOOPBACK
+from sdjob.spec.task import Device, TrainTask
 from sdjob.spec.train import Backend
 
 # A trainer reads local folders only; a hidden look at the network would be slow and would not be ours.
@@ -27,6 +29,9 @@ PATIENT_XLA = (
 )
 
 # What says to torch that a process is one of a gang; an outer launcher's is not ours.
+GLOO_INTERFACE = (
+    "GLOO_SOCKET_IFNAME"  # https://docs.pytorch.org/docs/stable/distributed.html#choosing-the-network-interface-to-use
+)
 RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 
@@ -40,6 +45,8 @@ class Command:
 class GangShape:
     backend: Backend
     num_processes: int
+    """Of this node."""
+
     devices: int
     """Of each process. On a CPU flax divides the one process into so many virtual devices."""
 
@@ -47,7 +54,32 @@ class GangShape:
     threads: int
     deterministic: bool
     port: int
-    """For the processes' rendezvous on this machine."""
+    """For the processes' rendezvous, at the first node."""
+
+    node: int = 0
+    nodes: int = 1
+    host: str = LOOPBACK
+    """The first node as this one reaches it."""
+
+    interface: str | None = "lo"
+    """Towards the other processes; None: gloo finds one."""
+
+    @property
+    def num_ranks(self) -> int:
+        return self.nodes * self.num_processes
+
+    @classmethod
+    def of(cls, task: TrainTask, *, num_processes: int, num_devices: int) -> Self:
+        """Of a node that is alone, without a port yet; `num_devices` of the node."""
+        return cls(
+            backend=task.job.train.backend,
+            num_processes=num_processes,
+            devices=num_devices // num_processes,
+            device=task.device,
+            threads=task.threads,
+            deterministic=bool(task.job.train.deterministic),
+            port=0,
+        )
 
 
 def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
@@ -56,14 +88,14 @@ def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[
     inherited = {name: value for name, value in environment.items() if name not in RENDEZVOUS}
     arithmetic = _of_flax(shape, inherited) if shape.backend == "flax" else _of_torch(shape)
     common = {**inherited, **QUIET, **arithmetic}
-    return [Command(argv, common | _rank(shape, rank)) for rank in range(shape.num_processes)]
+    return [Command(argv, common | _rank(shape, rank, inherited)) for rank in range(shape.num_processes)]
 
 
 def _of_flax(shape: GangShape, environment: Mapping[str, str]) -> dict[str, str]:
     if shape.device != "cpu":
         return {}
     flags = [environment.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={shape.devices}"]
-    flags += PATIENT_XLA if shape.devices * shape.num_processes > 1 else ()
+    flags += PATIENT_XLA if shape.devices * shape.num_ranks > 1 else ()
     flags += [PORTABLE_XLA] if shape.deterministic else []
     # XLA divides its work by the number of threads, which is not the number of cores then: so it adds up alike on fewer cores.
     return {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join(flag for flag in flags if flag), "PJRT_NPROC": str(shape.threads)}
@@ -77,15 +109,22 @@ def _of_torch(shape: GangShape) -> dict[str, str]:
     return threads | {"ACCELERATE_USE_CPU": "true"} | (PORTABLE_ARITHMETIC if shape.deterministic else {})
 
 
-def _rank(shape: GangShape, rank: int) -> dict[str, str]:
-    if shape.num_processes == 1:
+def _rank(shape: GangShape, local_rank: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Ranks are numbered node after node."""
+    if shape.num_ranks == 1:
         return {}
-    interface = {"GLOO_SOCKET_IFNAME": "lo"} if shape.device == "cpu" else {}
-    return interface | {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(shape.num_processes),
+    return _interface(shape, environment) | {
+        "RANK": str(shape.node * shape.num_processes + local_rank),
+        "LOCAL_RANK": str(local_rank),
+        "WORLD_SIZE": str(shape.num_ranks),
         "LOCAL_WORLD_SIZE": str(shape.num_processes),
-        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_ADDR": shape.host,
         "MASTER_PORT": str(shape.port),
     }
+
+
+def _interface(shape: GangShape, environment: Mapping[str, str]) -> dict[str, str]:
+    """Over machines a person's own choice stands: which of several networks is the fast one is not seen from here."""
+    if shape.device != "cpu" or shape.interface is None or (shape.nodes > 1 and GLOO_INTERFACE in environment):
+        return {}
+    return {GLOO_INTERFACE: shape.interface}

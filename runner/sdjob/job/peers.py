@@ -7,15 +7,16 @@ import os
 import queue
 import selectors
 import threading
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import PeerLostError, SdjobError, StoppedError, TimeSpentError
-from sdjob.job.interface import interface_of
+from sdjob.job.interface import free_port, interface_of
+from sdjob.job.launch import GangShape
 from sdjob.job.node import ALONE, LOOPBACK, Node
 from sdjob.job.rollcall import words_of
 from sdjob.job.stop import RERUN, StopRequest
@@ -23,6 +24,7 @@ from sdjob.job.wire import GarbageError, Wire
 
 TURN_S = 0.2
 HEAR_S = 3.0  # after a collective failed: how long a word about the culprit may be under way
+UNCLEAR = (SdjobError.exit_code, PeerLostError.exit_code)
 STOPS = (StoppedError.exit_code, TimeSpentError.exit_code)
 
 
@@ -70,7 +72,7 @@ class Peers:
     @property
     def interface(self) -> str | None:
         """The network interface towards the others, where it can be told."""
-        return next((interface_of(wire.own_host) for wire in self.wires.values()), interface_of(LOOPBACK))
+        return interface_of(next(iter(self.wires.values())).own_host)
 
     # ---- from the attempt ----------------------------------------------------------------------------------------------------
 
@@ -90,19 +92,59 @@ class Peers:
             self.check()
         return list(heard.values())
 
+    def await_end(self) -> None:
+        """Until node 0 has published all; a stop request leaves it the time of the notice."""
+        while 0 not in self._ended:
+            if self._loss is not None and self._loss.number == 0:
+                raise self._lost(self._loss)
+            if self.stop.seconds_left() <= 0:
+                raise self.stop.ending("node 0 had not ended within the notice")
+            self.clock.sleep(TURN_S)
+        if self._loss is not None:
+            raise self._lost(self._loss)
+
+    def shaped(self, alone: GangShape) -> GangShape:
+        """Of this node's trainers among all others, once every node has its files: then they start at the same time."""
+        if self.node.is_alone:
+            return replace(alone, port=free_port())
+        if self.node.is_first:
+            self.await_all("staged")
+            host, port = LOOPBACK, free_port("")
+            self.tell("trainers", port=port)
+        else:
+            self.tell("staged")
+            [word] = self.await_all("trainers")
+            host, port = self.node.host, whole(word["port"])
+        return replace(alone, node=self.node.number, nodes=self.node.count, host=host, port=port, interface=self.interface)
+
+    def take_first(self, word: Message) -> None:
+        """What was heard before `start`."""
+        self._take(0, word)
+
     def check(self) -> None:
         """PeerLostError once a node is gone; after a stop request it went because of that."""
         if self._loss is not None:
             raise self._lost(self._loss)
 
-    def explained(self, error: SdjobError) -> SdjobError:
-        """What a training ended with whose collective failed: another node's end, as soon as that is known."""
+    @contextmanager
+    def explaining(self) -> Generator[None]:
+        """Around the trainers: one whose collective failed seldom knows why, and the node that was the cause tells it."""
+        try:
+            yield
+        except SdjobError as error:
+            if self.node.is_alone or error.exit_code not in UNCLEAR:
+                raise
+            self._await_culprit()
+            if self._loss is not None and (error.exit_code == PeerLostError.exit_code or self._knows_the_culprit):
+                raise self._lost(self._loss) from error
+            if self.stop.requested:
+                raise self.stop.ending("a node stopped before the step was over") from error
+            raise
+
+    def _await_culprit(self) -> None:
         until_s = self.clock.monotonic_s() + HEAR_S
         while not self._knows_the_culprit and self.clock.monotonic_s() < until_s:
             self.clock.sleep(TURN_S)
-        if self._loss is not None:
-            return self._lost(self._loss)
-        return self.stop.ending("a peer stopped first") if self.stop.requested else error
 
     @property
     def _knows_the_culprit(self) -> bool:
@@ -110,7 +152,7 @@ class Peers:
 
     def _lost(self, loss: Loss) -> SdjobError:
         if self.stop.requested:
-            return self.stop.ending(f"{loss}, before the step was over")
+            return self.stop.ending(str(loss))
         return PeerLostError(f"{loss}.", next_step=RERUN)
 
     def end(self, *, exit_code: int, what: str) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from sdjob.ckpt.engine import CommitLog, Restored
+from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
 from sdjob.core.log import Log
 from sdjob.data.index import Index
@@ -83,7 +83,8 @@ def train_task(
     staged: Staged,
     resolution: Resolution,
     *,
-    restored: Restored | None,
+    start_step: int,
+    restore_from: Path | None,
     pictures: Path,
     folder: Path,
     compiled: Path | None,
@@ -98,8 +99,8 @@ def train_task(
         index=index_file,
         scratch=folder,
         total_steps=resolution.total_steps,
-        start_step=restored.step if restored else 0,
-        restore_from=restored.folder if restored else None,
+        start_step=start_step,
+        restore_from=restore_from,
         init_from=staged.init_from,
         device=DEVICES[run.accelerator.kind],
         threads=resolution.threads,

@@ -76,6 +76,10 @@ class RollCall:
         self._thread.start()
 
     @property
+    def is_open(self) -> bool:
+        return not self._closing
+
+    @property
     def absent(self) -> list[int]:
         return sorted({*range(1, self.node.count)} - self.present.keys())
 

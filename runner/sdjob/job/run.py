@@ -4,6 +4,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from sdjob.ckpt.engine import CommitLog
 from sdjob.ckpt.history import History
@@ -17,6 +18,9 @@ from sdjob.job.attempt import Attempt
 from sdjob.job.kept import FOLDER as KEPT
 from sdjob.job.kept import Kept
 from sdjob.job.limits import check_progress, hours_left
+from sdjob.job.node import Node, node_here
+from sdjob.job.nodes import Gather, follow, lead
+from sdjob.job.peers import nobody
 from sdjob.job.prepare import Run, Staged, resolution_of, stage
 from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length
@@ -46,11 +50,13 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
     watch.lap("imports")
     refuse_unsupported(job)
     accelerator = parse_accelerator(job.run.accelerator)
+    node = node_here(job, accelerator=accelerator, environment=os.environ)
     machine.require(accelerator)
     if job.train.attention == "xformers":
         machine.require_xformers(accelerator)
     place = parse_place(job.checkpoint.to, base=Path.cwd())
-    store, kind = open_store(place), "file" if place.scheme == "file" else "remote"
+    kind: Literal["file", "remote"] = "file" if place.scheme == "file" else "remote"
+    store = open_store(place)
     commits = CommitLog(
         store,
         clock=clock,
@@ -61,32 +67,70 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
         prune_grace_s=PRUNE_GRACE_S[kind],
     )
     run = Run(job, PatientStore(store, backoff=Backoff(clock=clock)), commits, accelerator, stop, clock, log)
+    whole = Whole(run, kind, watch, vitals)
+    if node.is_alone:
+        whole.attempt(lambda: nobody(stop, clock))
+    elif node.is_first:
+        lead(run, node, attempt=whole.attempt)
+    else:
+        along(run, node)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All of a run that one process owns: the only one, or node 0 of a gang."""
+
+    run: Run
+    kind: Literal["file", "remote"]
+    watch: Stopwatch
+    vitals: Vitals
+
+    def attempt(self, gather: Gather) -> None:
+        """From the look at the log to the last publish."""
+        run = self.run
+        look = look_back(run)
+        self.watch.lap("look")
+        if look.done:
+            say_done(run)
+            return
+        check_access(run.job.track, environment=os.environ)
+        check_publish_access(run.job)
+        ledgers = read_ledger(run.store)
+        check_progress(ledgers)
+        left_s = hours_left(run.job, ledgers=ledgers) * 3600
+        scratch = scratch_of(run)
+        run.commits.probe()
+        peers = gather()
+        claim = run.commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
+        self.watch.lap("claim")
+        self.vitals.claimed(claim.epoch, newest=next(iter(claim.history.live), None))
+        with full_disk_errors(scratch), attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
+            ledger = LedgerWriter(
+                run.store,
+                attempt=claim.epoch,
+                clock=run.clock,
+                secrets=run.log.secrets,
+                flush_age_s=FLUSH_AGE_S[self.kind],
+                on_record=self.vitals.note,
+            )
+            kept = Kept(scratch / KEPT) if self.kind == "remote" else None
+            Attempt(run, claim, folder, ledger, left_s, look.staged, self.watch, kept, peers).execute()
+
+
+def along(run: Run, node: Node) -> None:
     look = look_back(run)
-    watch.lap("look")
     if look.done:
-        log.event("done", f"{job.name} is done: nothing is left to do")
-        return
-    check_access(job.track, environment=os.environ)
-    check_publish_access(job)
-    ledgers = read_ledger(store)
-    check_progress(ledgers)
-    left_s = hours_left(job, ledgers=ledgers) * 3600
-    scratch = run_folder(machine.scratch_root(job), key=hashlib.sha256(store.uri.encode()).hexdigest()[:16])
-    commits.probe()
-    claim = commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
-    watch.lap("claim")
-    vitals.claimed(claim.epoch, newest=next(iter(claim.history.live), None))
-    with full_disk_errors(scratch), attempt_folder(scratch, epoch=claim.epoch, nonce=claim.nonce) as folder:
-        ledger = LedgerWriter(
-            store,
-            attempt=claim.epoch,
-            clock=clock,
-            secrets=log.secrets,
-            flush_age_s=FLUSH_AGE_S[kind],
-            on_record=vitals.note,
-        )
-        kept = Kept(scratch / KEPT) if kind == "remote" else None
-        Attempt(run, claim, folder, ledger, left_s, look.staged, watch, kept).execute()
+        say_done(run)
+    else:
+        follow(run, node, staged=look.staged, scratch=scratch_of(run))
+
+
+def scratch_of(run: Run) -> Path:
+    return run_folder(machine.scratch_root(run.job), key=hashlib.sha256(run.commits.uri.encode()).hexdigest()[:16])
+
+
+def say_done(run: Run) -> None:
+    run.log.event("done", f"{run.job.name} is done: nothing is left to do")
 
 
 def refuse_unsupported(job: JobSpec) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from sdjob.job.compiled import CompiledPrograms
 from sdjob.job.gang import Gang
 from sdjob.job.kept import Kept
 from sdjob.job.launch import GangShape, trainer_commands
+from sdjob.job.peers import Peers
 from sdjob.job.progress import Progress
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
@@ -57,6 +57,7 @@ class Training:
     compiled: CompiledPrograms
     watch: Stopwatch
     kept: Kept | None
+    peers: Peers
     saves: Saves = field(init=False)
     gang: Gang = field(init=False)
     progress: Progress = field(init=False)
@@ -68,6 +69,7 @@ class Training:
 
     def __post_init__(self) -> None:
         self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
+        self.peers.on_loss = self.gang.wake
         self.progress = Progress(self.task.total_steps, self.clock)
         self.saves = Saves(
             self.commits,
@@ -86,28 +88,22 @@ class Training:
             self.compiled.bring()
         task_file = self.task.scratch / "task.json"
         write_task(self.task, task_file)
-        shape = GangShape(
-            backend=self.task.job.train.backend,
-            num_processes=self.num_processes,
-            devices=self.num_devices // self.num_processes,
-            device=self.task.device,
-            threads=self.task.threads,
-            deterministic=bool(self.task.job.train.deterministic),
-            port=free_port(),
-        )
+        alone = GangShape.of(self.task, num_processes=self.num_processes, num_devices=self.num_devices)
+        shape = self.peers.shaped(alone)
         self.saves.start()
         self._tell_lap("prepare")
         try:
-            ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
+            with self.peers.explaining():
+                ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
         finally:
             self.saves.finish()
             self.compiled.finish(timeout_s=min(KEEP_S, max(0.0, self.stop.seconds_left())))
-        self._watch()
+        self._check_saves()
         return ending
 
     def _watch(self) -> None:
-        if self.saves.failure is not None:
-            raise self.saves.failure
+        self._check_saves()
+        self.peers.check()
         self.check_time()
         if self.stop.requested and not self._stopping:
             self._stopping = True
@@ -115,6 +111,10 @@ class Training:
             self.log.event(
                 "stopping", f"asked to stop: this step is finished and saved, {left_s} s are left", seconds_left=left_s
             )
+
+    def _check_saves(self) -> None:
+        if self.saves.failure is not None:
+            raise self.saves.failure
 
     def _on_message(self, message: Message) -> None:
         handlers = {
@@ -225,10 +225,3 @@ class Training:
 
 def samples_key(attempt: int, *, step: int, name: str) -> str:
     return f"attempts/{attempt:04d}/samples/{step:08d}/{name}"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago, for the processes' rendezvous."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

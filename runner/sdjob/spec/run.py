@@ -29,7 +29,7 @@ class RunSpec(Part):
     accelerator: str | None = None
     """cpu[:N], nvidia-NAME[:per node] or tpu-GEN:TOPOLOGY[@Nt]; absent: what this machine has."""
     nodes: int = Field(default=1, ge=1)
-    """GPU nodes."""
+    """Machines of GPUs, or of CPUs: each runs `sdjob run`, and they train as one."""
     slices: int = Field(default=1, ge=1)
     """TPU slices."""
     spot: bool = False

@@ -5,7 +5,6 @@ A release that learns one of these takes its lines out here.
 
 from collections.abc import Iterator
 
-from sdjob.spec.hardware import parse_accelerator
 from sdjob.spec.job import JobSpec
 
 
@@ -54,9 +53,5 @@ def output(job: JobSpec) -> Iterator[str]:
 
 
 def machines(job: JobSpec) -> Iterator[str]:
-    if parse_accelerator(job.run.accelerator).hosts > 1:
-        yield not_yet("run.accelerator", what="train on several TPU VMs", instead="name a slice of one VM")
-    if job.run.nodes > 1:
-        yield not_yet("run.nodes", what="train on more than one node", instead="set 1; one node may have several devices")
     if job.run.slices > 1:
-        yield not_yet("run.slices", what="train on TPU slices", instead="set 1")
+        yield not_yet("run.slices", what="train on several TPU slices", instead="set 1; one slice may have several machines")

@@ -23,9 +23,12 @@ GONE = re.compile(
 
 
 def join(device: Device, *, environment: Mapping[str, str] = os.environ) -> None:
-    """Before jax looks for its devices. Alone there is nothing to join."""
+    """Before jax looks for its devices. Alone there is nothing to join; on a TPU slice jax finds the other machines itself."""
     size = int(environment.get("WORLD_SIZE", "1"))
     if size == 1:
+        return
+    if device == "tpu":
+        jax.distributed.initialize(shutdown_timeout_seconds=LONGEST_WAIT_S)
         return
     if device == "cpu":
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -36,6 +39,11 @@ def join(device: Device, *, environment: Mapping[str, str] = os.environ) -> None
         cluster_detection_method="deactivate",
         shutdown_timeout_seconds=LONGEST_WAIT_S,
     )
+
+
+def is_first(environment: Mapping[str, str] = os.environ) -> bool:
+    """Of the process whose parent owns the run. On a slice jax may number the machines in another order."""
+    return environment.get("RANK", "0") == "0"
 
 
 def compiled_folder(task: TrainTask) -> Path | None:

@@ -16,6 +16,7 @@ from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
+from sdjob.train_flax import hosts
 from sdjob.train_flax import state as states
 from sdjob.train_flax.lora import add_lora, load_lora, read_lora
 from sdjob.train_flax.mesh import Layout
@@ -219,5 +220,5 @@ def loop_plan(task: TrainTask) -> LoopPlan:
         validate_every_steps=job.validation.every_steps if job.validation else None,
         scratch=task.scratch,
         num_ranks=jax.process_count(),
-        is_main=jax.process_index() == 0,
+        is_main=hosts.is_first(),
     )

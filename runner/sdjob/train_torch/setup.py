@@ -30,6 +30,7 @@ from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
 from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
+from sdjob.train_torch.ranks import peers_answer
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
 
@@ -48,16 +49,18 @@ def make_deterministic(task: TrainTask) -> None:
 
 def build_accelerator(task: TrainTask) -> Accelerator:
     precision = task.job.train.precision
-    return Accelerator(
-        cpu=task.device == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=GANG_TIMEOUT)],
-    )
+    with peers_answer():
+        return Accelerator(
+            cpu=task.device == "cpu",
+            mixed_precision="no" if precision == "fp32" else precision,
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=GANG_TIMEOUT)],
+        )
 
 
 def leave(accelerator: Accelerator) -> None:
     if torch.distributed.is_initialized():
-        accelerator.wait_for_everyone()
+        with peers_answer():
+            accelerator.wait_for_everyone()
         torch.distributed.destroy_process_group()
 
 

@@ -21,6 +21,7 @@ from sdjob.core.streams import stream
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
 from sdjob.train_torch.encode import encode_captions, encode_pictures
+from sdjob.train_torch.ranks import peers_answer
 from sdjob.train_torch.state import TrainState
 
 MAX_OVERFLOWS = 50  # in a row; fp16's loss scale has then fallen by 2^50 and the run is lost
@@ -152,13 +153,14 @@ class StepRunner:
         ranks = self.accelerator.num_processes
         if ranks == 1:
             return figures
-        for gradients in buckets([p.grad for p in self.state.parameters.values() if p.grad is not None]):
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            torch.distributed.all_reduce(flat)
-            flat /= ranks
-            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                gradient.copy_(part.view_as(gradient))
-        torch.distributed.all_reduce(figures)
+        with peers_answer():
+            for gradients in buckets([p.grad for p in self.state.parameters.values() if p.grad is not None]):
+                flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+                torch.distributed.all_reduce(flat)
+                flat /= ranks
+                for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                    gradient.copy_(part.view_as(gradient))
+            torch.distributed.all_reduce(figures)
         return figures / torch.tensor([ranks, 1.0], dtype=torch.float64, device=figures.device)
 
     def _clip(self) -> Tensor:

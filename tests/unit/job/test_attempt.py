@@ -27,7 +27,7 @@ def attempt(*, troubles):
     log = Log(mode="text", stream=io.StringIO(), clock=clock)
     run = SimpleNamespace(clock=clock, log=log)
     made = FencedAttempt(
-        run, None, None, LedgerWriter(store, attempt=1, clock=clock), 3600.0, None, Stopwatch(clock, age_s=2.0), None
+        run, None, None, LedgerWriter(store, attempt=1, clock=clock), 3600.0, None, Stopwatch(clock, age_s=2.0), None, None
     )
     made.store, made.troubles = store, troubles
     return made, store, log.stream

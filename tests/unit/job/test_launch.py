@@ -98,3 +98,34 @@ class TestFlax:
     def test_a_tpu_is_left_to_jax(self):
         (command,) = commands(backend="flax", device="tpu", devices=8)
         assert not {"JAX_PLATFORMS", "XLA_FLAGS"} & command.environment.keys()
+
+
+GANG = {"node": 1, "nodes": 3, "num_processes": 2, "host": "first.gang", "interface": "eth7"}
+
+
+class TestNodes:
+    def test_ranks_go_on_from_node_to_node(self):
+        made = [command.environment for command in commands(**GANG)]
+        assert [environment["RANK"] for environment in made] == ["2", "3"]
+        assert [environment["LOCAL_RANK"] for environment in made] == ["0", "1"]
+        assert {environment["WORLD_SIZE"] for environment in made} == {"6"}
+        assert {environment["LOCAL_WORLD_SIZE"] for environment in made} == {"2"}
+        assert {environment["MASTER_ADDR"] for environment in made} == {"first.gang"}
+
+    def test_every_rank_is_there_once(self):
+        made = [command for node in range(3) for command in commands(**{**GANG, "node": node})]
+        assert sorted(command.environment["RANK"] for command in made) == list("012345")
+
+    def test_one_process_of_each_node_is_a_rank_too(self):
+        (command,) = commands(node=1, nodes=2, host="first.gang")
+        assert (command.environment["RANK"], command.environment["LOCAL_RANK"]) == ("1", "0")
+
+    def test_the_network_is_the_one_to_the_others_unless_a_person_says(self):
+        assert commands(**GANG)[0].environment["GLOO_SOCKET_IFNAME"] == "eth7"
+        assert commands({"GLOO_SOCKET_IFNAME": "ib0"}, **GANG)[0].environment["GLOO_SOCKET_IFNAME"] == "ib0"
+        assert "GLOO_SOCKET_IFNAME" not in commands(**{**GANG, "interface": None})[0].environment
+
+    def test_one_flax_process_of_each_node(self):
+        (command,) = commands(backend="flax", devices=1, nodes=2, node=1, host="first.gang")
+        assert (command.environment["RANK"], command.environment["WORLD_SIZE"]) == ("1", "2")
+        assert "terminate_timeout_seconds=7200" in command.environment["XLA_FLAGS"]

@@ -12,9 +12,9 @@ import pytest
 from sdjob.core.clock import SystemClock
 from sdjob.core.errors import PeerLostError, StoppedError, UnavailableError, UsageError
 from sdjob.core.log import Log
+from sdjob.job.interface import free_port
 from sdjob.job.node import Node
 from sdjob.job.rollcall import Enlistment, RollCall, hello, job_key, refused
-from sdjob.job.training import free_port
 from sdjob.job.wire import LONGEST_LINE, GarbageError, Wire, parsed
 from unit.spec.jobs import job
 

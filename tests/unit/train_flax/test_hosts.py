@@ -38,8 +38,21 @@ def test_several_meet_where_the_launcher_says(monkeypatch):
     met = {}
     monkeypatch.setattr(jax.distributed, "initialize", lambda address, **options: met.update(options, address=address))
     rendezvous = {"WORLD_SIZE": "4", "RANK": "3", "MASTER_ADDR": "host-0.gang", "MASTER_PORT": "29500"}
-    hosts.join("tpu", environment=rendezvous)
+    hosts.join("cuda", environment=rendezvous)
     assert (met["address"], met["num_processes"], met["process_id"]) == ("host-0.gang:29500", 4, 3)
+
+
+def test_the_machines_of_a_tpu_slice_are_found_by_jax(monkeypatch):
+    given = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *address, **options: given.append((address, options)))
+    hosts.join("tpu", environment={"WORLD_SIZE": "4", "RANK": "3", "MASTER_ADDR": "host-0.gang", "MASTER_PORT": "29500"})
+    assert given == [((), {"shutdown_timeout_seconds": hosts.LONGEST_WAIT_S})]
+
+
+def test_the_first_is_the_one_whose_parent_owns_the_run():
+    assert hosts.is_first({})
+    assert hosts.is_first({"RANK": "0"})
+    assert not hosts.is_first({"RANK": "1"})
 
 
 @pytest.mark.parametrize(("told", "expected"), [(None, None), ({"bytes_in_use": 1}, None), ({"peak_bytes_in_use": 5 << 20}, 5)])

@@ -28,14 +28,12 @@ def accelerator(job: JobSpec) -> Iterator[Finding]:
 
 def counts(job: JobSpec) -> Iterator[Finding]:
     named = known_accelerator(job)
-    if named and job.run.nodes > 1 and named.kind != "nvidia":
-        instead = "cpu:N has N processes" if named.kind == "cpu" else "a topology has its hosts; run.slices has several slices"
-        yield Finding(
-            at("run.nodes"), f"counts GPU nodes, and the accelerator is {job.run.accelerator}", instead, reads=(ACCELERATOR,)
-        )
+    if named and job.run.nodes > 1 and named.kind == "tpu":
+        what, instead = "counts machines of GPUs or CPUs", "a topology has its hosts; run.slices has several slices"
+        yield Finding(at("run.nodes"), f"{what}, and the accelerator is {job.run.accelerator}", instead, reads=(ACCELERATOR,))
     if named and job.run.slices > 1 and named.kind != "tpu":
         what = f"counts TPU slices, and the accelerator is {job.run.accelerator}"
-        yield Finding(at("run.slices"), what, "run.nodes counts GPU nodes", reads=(ACCELERATOR,))
+        yield Finding(at("run.slices"), what, "run.nodes counts machines", reads=(ACCELERATOR,))
 
 
 def batch(job: JobSpec) -> Iterator[Finding]:
