@@ -148,6 +148,8 @@ def mean_gradients(parameters: Tensors, frozen: Frozen, batch: StepBatch, seeds_
     """(loss, gradients), each the mean over the micro-steps, one after the other."""
     num_micro = len(seeds_M)
     differentiated = jax.value_and_grad(partial(loss_of, plan=plan))
+    if num_micro == 1:  # no loop: for CPUs XLA brings the gradients of kernels into the form that is fast outside of loops alone
+        return differentiated(parameters, frozen, *jax.tree.map(lambda array: array[0], (batch, seeds_M)))
 
     def add(total: tuple[Array, Tensors], micro: tuple[StepBatch, Array]) -> tuple[tuple[Array, Tensors], None]:
         found = differentiated(parameters, frozen, *micro)

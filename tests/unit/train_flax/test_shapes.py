@@ -12,6 +12,7 @@ from fakes.torch_runs import make_task
 from sdjob.core.errors import UsageError
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.shapes import flops_of, step_shapes
+from sdjob.train_flax.step import advance
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,15 @@ def test_a_batch_that_the_devices_do_not_divide(model):
     task = make_task(model, train={"device_batch": 2, "global_batch": 3})
     with pytest.raises(UsageError, match="3 is no multiple of 1 devices x device_batch 2"):
         step_shapes(task, layout=Layout.of_all_devices())
+
+
+@pytest.mark.parametrize(("global_batch", "loops"), [(2, 0), (4, 1)])
+def test_one_micro_step_is_no_loop(model, global_batch, loops):
+    """In a loop XLA's convolutions for CPUs are many times slower."""
+    task = make_task(model, train={"device_batch": 2, "global_batch": global_batch})
+    shapes = step_shapes(task, layout=Layout.of_all_devices())
+    program = advance.trace(shapes.state, shapes.frozen, shapes.batch, shapes.knobs, plan=shapes.plan).jaxpr
+    assert [equation.primitive.name for equation in program.eqns].count("scan") == loops
 
 
 def counted(function, *shapes):
