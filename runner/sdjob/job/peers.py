@@ -60,6 +60,9 @@ class Peers:
 
     _words: "queue.Queue[tuple[int, Message]]" = field(default_factory=queue.Queue["tuple[int, Message]"])
     _loss: Loss | None = None
+    """The first, or the culprit's."""
+
+    _losses: dict[int, Loss] = field(default_factory=dict[int, Loss])
     _ended: set[int] = field(default_factory=set[int])
     _thread: threading.Thread | None = None
     _close_fd: int = -1
@@ -94,14 +97,12 @@ class Peers:
 
     def await_end(self) -> None:
         """Until node 0 has published all; a stop request leaves it the time of the notice."""
-        while 0 not in self._ended:
-            if self._loss is not None and self._loss.number == 0:
-                raise self._lost(self._loss)
+        while 0 not in self._ended and 0 not in self._losses:
             if self.stop.seconds_left() <= 0:
                 raise self.stop.ending("node 0 had not ended within the notice")
             self.clock.sleep(TURN_S)
-        if self._loss is not None:
-            raise self._lost(self._loss)
+        if loss := self._losses.get(0):
+            raise self._lost(loss)
 
     def shaped(self, alone: GangShape) -> GangShape:
         """Of this node's trainers among all others, once every node has its files: then they start at the same time."""
@@ -224,7 +225,6 @@ class Peers:
                 self._words.put((number, message))
 
     def _on_end(self, number: int, message: Message) -> None:
-        self._ended.add(number)
         code = whole(message["exit_code"])
         if code in STOPS:
             self.stop.request(cause=cause_of(message))
@@ -232,9 +232,11 @@ class Peers:
             self._words.put((number, message))
         else:
             self._lose(Loss(number, code, words_of(message)))
+        self._ended.add(number)
 
     def _lose(self, loss: Loss) -> None:
         """The first counts, unless it was a victim's and the culprit is heard now."""
+        self._losses.setdefault(loss.number, loss)
         if self._loss is None or (self._loss.is_of_a_victim and not loss.is_of_a_victim):
             self._loss = loss
             if self.node.is_first:
