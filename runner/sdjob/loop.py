@@ -81,6 +81,9 @@ class Link:
 
     channel: Channel
     on_parent_gone: Callable[[], None]
+    save_every_seconds: float | None = None
+    """What the parent has chosen meanwhile, in place of the plan's."""
+
     _stop: threading.Event = field(default_factory=threading.Event)
     _idle: threading.Event = field(default_factory=threading.Event)
 
@@ -94,6 +97,8 @@ class Link:
                 self._stop.set()
             elif message["event"] == "save-over":
                 self._idle.set()
+            elif message["event"] == "interval":
+                self.save_every_seconds = message["seconds"]
         self.on_parent_gone()
 
     @property
@@ -135,7 +140,7 @@ class Saver:
             every_steps=self.plan.save_every_steps,
             last_saved_step=self.last_step,
             seconds_since_save=self.clock.monotonic_s() - self.last_time_s,
-            every_seconds=self.plan.save_every_seconds,
+            every_seconds=self.link.save_every_seconds or self.plan.save_every_seconds,
         )
 
     def save(self, take: Callable[[], Snapshot], *, step: int, metrics: StepMetrics, must: bool) -> None:

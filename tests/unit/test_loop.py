@@ -127,6 +127,23 @@ def run(trainer, parent, tmp_path, *, total=10, start=0, every=3, every_s=None, 
     return ending
 
 
+def test_the_parent_may_choose_another_distance_of_saves_on_the_way(parent, tmp_path):
+    p, trainer = parent(), SumTrainer(seconds_a_step=1.0)
+    link = Link(p.child, on_parent_gone=lambda: None)
+    link.start()
+    p.channel.send({"event": "interval", "seconds": 4.0})
+    while link.save_every_seconds != 4.0:
+        threading.Event().wait(0.005)
+    plan = LoopPlan(
+        start_step=0, total_steps=10, global_batch=4, save_every_steps=None, save_every_seconds=1000.0,
+        validate_every_steps=None, scratch=tmp_path, num_ranks=1, is_main=True,
+    )  # fmt: skip
+    Loop(trainer, plan, link, trainer.clock).run(range(10))
+    link.send("end")
+    told = [message["step"] for message in p.messages if message["event"] in ("snapshot", "save-skipped")]
+    assert sorted(told) == [4, 8, 10]
+
+
 def steps_of(parent, event):
     return [m["step"] for m in parent.hear(event)]
 

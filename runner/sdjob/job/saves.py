@@ -52,6 +52,9 @@ class Saves:
     final: Save | None = None
     """The last step's, once committed; its files are kept for publishing."""
 
+    on_commit: Callable[[float, float], None] = lambda _stall_s, _upload_s: None
+    """Told what each commit took: the standstill of the training, and the seconds beside it."""
+
     _bytes_per_s: float | None = None
     _queue: "queue.Queue[Save | None]" = field(default_factory=queue.Queue["Save | None"])
     _thread: threading.Thread | None = None
@@ -107,6 +110,7 @@ class Saves:
         self.committed_step, self.committed_digest = save.step, commit.digest
         facts = {"step": save.step, "digest": commit.digest, "size_bytes": size_bytes, "seconds": round(seconds, 3)}
         self.ledger.event("commit", stall_s=round(save.stall_s, 4), **facts)
+        self.on_commit(save.stall_s, seconds)
         with suppress(StorageError):  # the commit stands; these lines go with a later flush
             self.ledger.flush()
         self.log.event(

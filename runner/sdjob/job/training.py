@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
 from sdjob.job.compiled import CompiledPrograms
 from sdjob.job.gang import Gang
+from sdjob.job.interval import Interval, begun, interval_of
 from sdjob.job.kept import Kept
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.peers import Peers
@@ -23,6 +24,7 @@ from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
 from sdjob.job.stop import StopRequest
 from sdjob.job.stopwatch import Stopwatch
+from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.identity import rounding_part
 from sdjob.spec.task import TrainTask, write_task
@@ -58,6 +60,9 @@ class Training:
     watch: Stopwatch
     kept: Kept | None
     peers: Peers
+    interval: Interval | None = field(init=False, default=None)
+    """Where `checkpoint.every` is auto."""
+
     saves: Saves = field(init=False)
     gang: Gang = field(init=False)
     progress: Progress = field(init=False)
@@ -66,6 +71,7 @@ class Training:
     _logged_at_s: float = float("-inf")
     _stopping: bool = False
     _stepped: bool = False
+    _saving: bool = False
 
     def __post_init__(self) -> None:
         self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
@@ -81,13 +87,17 @@ class Training:
             on_failure=self.gang.wake,
             kept=self.kept,
         )
+        if self.task.job.checkpoint.every == "auto":
+            ledgers = [ledger for ledger in read_ledger(self.store) if ledger.attempt < self.attempt]
+            self.interval = interval_of(self.task.job, ledgers=ledgers, clock=self.clock, tell=self._on_interval)
+            self.saves.on_commit = self.interval.saved
 
     def run(self) -> str:
         """ "finished" or "stopped", with every save over. Raises what ended the trainer or the saves."""
         if self.task.compiled is not None:
             self.compiled.bring()
         task_file = self.task.scratch / "task.json"
-        write_task(self.task, task_file)
+        write_task(self._begun(), task_file)
         alone = GangShape.of(self.task, num_processes=self.num_processes, num_devices=self.num_devices)
         shape = self.peers.shaped(alone)
         self.saves.start()
@@ -100,6 +110,18 @@ class Training:
             self.compiled.finish(timeout_s=min(KEEP_S, max(0.0, self.stop.seconds_left())))
         self._check_saves()
         return ending
+
+    def _begun(self) -> TrainTask:
+        if self.interval is None:
+            return self.task
+        return replace(self.task, job=begun(self.task.job, seconds=self.interval.seconds))
+
+    def _on_interval(self, seconds: float, words: str, told: dict[str, Any]) -> None:
+        """At the start, then from the saves' thread."""
+        self.ledger.event("interval", seconds=seconds, **told)
+        self.log.event("interval", words, seconds=seconds, **told)
+        if self.gang.children:
+            self.gang.tell_main({"event": "interval", "seconds": seconds})
 
     def _watch(self) -> None:
         self._check_saves()
@@ -158,6 +180,8 @@ class Training:
             self._stepped = True
             self._tell_lap("first-step")
             self.ledger.event("phase", name="start-to-first-step", seconds=self.watch.total_s())
+        if self.interval is not None:
+            self.interval.stepped(saving=self._saving)
         line = self.progress.line(step=fields["step"], loss=fields["loss"], images=fields["images"])
         step_s = self.progress.step_s()
         metrics: dict[str, Any] = {**fields, "step_s": step_s, "images_per_s": fields["images"] / step_s if step_s else None}
@@ -170,12 +194,14 @@ class Training:
             self.log.event("step", line, **fields)
 
     def _on_snapshot(self, fields: dict[str, Any]) -> None:
+        self._saving = True
         final = fields["step"] == self.task.total_steps
         save = Save(fields["step"], Path(fields["folder"]), self._facts(fields), stall_s=fields["stall_s"], final=final)
         self.saves.put(save)
 
     def _on_save_over(self, step: int) -> None:
         """From the saves' thread."""
+        self._saving = False
         self.gang.tell_main({"event": "save-over", "step": step})
         if self.saves.committed_step == step:
             self.trackers.committed()
@@ -195,6 +221,8 @@ class Training:
         }
 
     def _on_samples(self, fields: dict[str, Any]) -> None:
+        if self.interval is not None:
+            self.interval.interrupted()
         folder, step = Path(fields["folder"]), fields["step"]
         pictures = sorted(folder.glob("*.png"))
         try:

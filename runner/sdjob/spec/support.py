@@ -41,10 +41,6 @@ def encoders(job: JobSpec) -> Iterator[str]:
 
 
 def output(job: JobSpec) -> Iterator[str]:
-    if job.checkpoint.every is not None:
-        yield not_yet(
-            "checkpoint.every", what="choose the distance of checkpoints", instead="set checkpoint.every_steps or every_seconds"
-        )
     for number, target in enumerate(job.publish):
         if target.every_steps is not None:
             yield not_yet(
