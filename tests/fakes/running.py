@@ -284,6 +284,11 @@ class Running:
         assert event is not None, f"no event {kind} with {fields}:\n{self.output}"
         return event
 
+    def wait_for_events(self, count: int) -> None:
+        """Until it has said so much, or is over."""
+        with self._news:
+            self._news.wait_for(lambda: len(self._events) >= count or self._over, timeout=HANG_S)
+
     @property
     def output(self) -> str:
         return b"".join(self._lines).decode(errors="replace")

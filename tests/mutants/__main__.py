@@ -1,7 +1,7 @@
 """`make mutants`: each mutant in a copy of the tree, the tests that are named for it, and the share that they catch.
 
 PYTHONPATH=tests .venv/bin/python -m mutants               # all; exit 1 where one survives that should not, or is stale
-PYTHONPATH=tests .venv/bin/python -m mutants --only nonce  # those whose name has the word
+PYTHONPATH=tests .venv/bin/python -m mutants --only nonce  # those whose name or file has the word
 """
 
 import argparse
@@ -31,9 +31,9 @@ TREE = ("runner", "tests", "jobspecs", "pyproject.toml")
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m mutants", description="Breaks our own code and sees whether tests notice.")
-    parser.add_argument("--only", default="", help="those whose name has this")
+    parser.add_argument("--only", default="", help="those whose name or file has this")
     options = parser.parse_args(arguments)
-    mutants = [mutant for mutant in MUTANTS if options.only in mutant.name]
+    mutants = [mutant for mutant in MUTANTS if options.only in mutant.name or options.only in mutant.file]
     for name in SLOW_TO_IMPORT:
         import_module(name)
     with tempfile.TemporaryDirectory(prefix="sdjob-mutants-") as folder:
