@@ -18,6 +18,7 @@ from sdjob.store.s3 import S3Store
 
 PREFIX = "runs/x"
 RANGE_BYTES = 1024 * 1024  # small, so that a small file is several ranges
+IN_ONE_BYTES = 3 * RANGE_BYTES
 S3_PART_BYTES = 5 * 1024 * 1024  # the least that S3 takes for a part that is not the last
 GCS_PART_BYTES = 1024 * 1024
 PAGE_KEYS = 7
@@ -31,7 +32,7 @@ class Row:
 
 
 def reader() -> RangedReader:
-    return RangedReader(range_bytes=RANGE_BYTES, backoff=Backoff(attempts=4, base_s=0.001))
+    return RangedReader(range_bytes=RANGE_BYTES, in_one_bytes=IN_ONE_BYTES, backoff=Backoff(attempts=4, base_s=0.001))
 
 
 def reach(request: pytest.FixtureRequest, environment: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.rows import RANGE_BYTES, S3_PART_BYTES, gcs_store, reach, s3_store
+from contract.rows import IN_ONE_BYTES, RANGE_BYTES, S3_PART_BYTES, gcs_store, reach, s3_store
 from fakes.faulty_proxy import Asked, Fault, FaultyProxy
 from sdjob.core.clock import SystemClock
 from sdjob.core.retry import Backoff
@@ -99,6 +99,30 @@ class TestReading:
         assert bytes(seen) == (tmp_path / "target").read_bytes() == source.read_bytes()
         assert behind.proxy.struck
 
+    @pytest.mark.parametrize("kind", ["reset", "truncate", "hang"])
+    def test_one_connection_that_breaks_is_gone_on_from_in_ranges(self, behind, source, tmp_path, kind):
+        middling = tmp_path / "middling"
+        middling.write_bytes(source.read_bytes()[:IN_ONE_BYTES])
+        behind.direct.write_file("a", middling)
+        behind.proxy.faults.append(Fault(kind, after_bytes=RANGE_BYTES + MIDDLE))
+        seen = bytearray()
+        behind.store.read_to("a", tmp_path / "target", on_chunk=seen.extend)
+        assert bytes(seen) == (tmp_path / "target").read_bytes() == middling.read_bytes()
+        assert behind.proxy.struck == [kind]
+        asked = [asked.headers["range"] for asked in behind.proxy.asked if "range" in asked.headers]
+        assert asked
+        # What had come is not fetched again; only a reset takes from the client also what it has not yet looked at.
+        assert kind == "reset" or not any(span.startswith("bytes=0-") for span in asked)
+
+    def test_one_connection_is_enough_for_a_few_ranges(self, behind, source, tmp_path):
+        middling = tmp_path / "middling"
+        middling.write_bytes(source.read_bytes()[:IN_ONE_BYTES])
+        behind.direct.write_file("a", middling)
+        behind.proxy.asked.clear()
+        behind.store.read_to("a", tmp_path / "target")
+        assert [asked.method for asked in behind.proxy.asked] == ["GET"]
+        assert (tmp_path / "target").read_bytes() == middling.read_bytes()
+
     @pytest.mark.parametrize("kind", ["reset", "truncate", "hang", "flip"])
     def test_a_small_object(self, behind, kind):
         behind.direct.write("log/0", b"0123456789")
@@ -148,6 +172,14 @@ class TestReading:
 
 
 class TestWriting:
+    def test_what_is_small_is_sent_without_asking_first(self, behind, tmp_path):
+        (tmp_path / "small").write_bytes(b"1" * 1000)
+        behind.store.write("a", b"1")
+        assert behind.store.create("b", b"1")
+        behind.store.write_file("c", tmp_path / "small")
+        assert len(behind.proxy.asked) >= 3
+        assert not [asked for asked in behind.proxy.asked if "expect" in asked.headers]
+
     @pytest.mark.parametrize("fault", ["refuse", "status", "drop_reply"])
     def test_a_file_in_parts_arrives(self, behind, source, tmp_path, fault):
         data = source.read_bytes() * 2  # the SDK for GCS sends up to 8 MiB at once

@@ -1,14 +1,15 @@
 """Reads of objects over a network, made safe: SDKs repeat a call that failed, but not a body that broke off half way.
 
-An object is read in ranges, several at a time for a large one. Each is held to one version of the object, checked for its length,
-and repeated on its own after a reset, a hang or a truncation; the whole is held against the checksum that the store keeps.
+A large object is read in ranges, several at a time; one of a few ranges in one go, and in ranges from where that broke off.
+Each range is held to one version of the object, checked for its length, and repeated on its own after a reset, a hang or a
+truncation; the whole is held against the checksum that the store keeps.
 """
 
 import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +20,9 @@ from sdjob.store.base import ObjectChangedError, TransientStoreError, scratch_er
 RANGE_BYTES = (
     8 * 1024 * 1024
 )  # https://docs.aws.amazon.com/AmazonS3/latest/userguide/optimizing-performance-guidelines.html: 8-16 MB
+IN_ONE_BYTES = 4 * RANGE_BYTES  # up to here one connection is enough: there are other objects to read at the same time
 PIECE_BYTES = 256 * 1024
+HANDED_BYTES = 1024 * 1024  # the allocator gives larger ones back each time, and the next one's pages must be made anew
 AT_ONCE = 8  # ranges of one object
 BUFFERS = 16  # ranges of all objects of one store: 128 MiB
 
@@ -84,11 +87,33 @@ class First:
 
     data: bytes
     opened: Opened
+    """Its body is open still where nothing of it has been read."""
+
+
+@dataclass
+class Sum:
+    """The checksum of what was handed out so far."""
+
+    checksum: Checksum | None
+    found: int = 0
+
+    def add(self, data: bytes) -> None:
+        if self.checksum:
+            self.found = self.checksum.extend(data, self.found)
+
+    def refuse_damaged(self, *, where: str) -> None:
+        if self.checksum and self.found != self.checksum.expected:
+            raise TransientStoreError(
+                f"what arrived does not have the {self.checksum.name} that the store keeps for this object.",
+                where=where,
+                next_step="If it happens again, the object is damaged in the store.",
+            )
 
 
 @dataclass(frozen=True)
 class RangedReader:
     range_bytes: int = RANGE_BYTES
+    in_one_bytes: int = IN_ONE_BYTES
     backoff: Backoff = field(default_factory=lambda: Backoff(attempts=4, cap_s=5.0))
     buffers: threading.BoundedSemaphore = field(default_factory=lambda: threading.BoundedSemaphore(BUFFERS))
 
@@ -108,30 +133,42 @@ class RangedReader:
         TransientStoreError after the last byte where the whole does not have its checksum: start again with a new hasher.
         """
         first = with_retries(lambda: self._first(source), transient=(TransientStoreError,), backoff=self.backoff)
-        yield first.data
-        if len(first.data) < first.opened.size_bytes:
-            yield from self._rest(source, first)
+        if len(first.data) == first.opened.size_bytes:
+            yield from _handed(first.data)
+            return
+        total = Sum(first.opened.checksum)
+        with closing(self._all(source, first)) as pieces:
+            for piece in pieces:
+                total.add(piece)
+                yield piece
+        total.refuse_damaged(where=source.where)
 
     def _first(self, source: Source) -> First:
         """Asks for no range: the headers then tell size, version and checksum, and an empty object is no error (416)."""
         opened = source.open(None, version=None)
+        if self.range_bytes < opened.size_bytes <= self.in_one_bytes:
+            return First(b"", opened)
         buffer = bytearray(min(opened.size_bytes, self.range_bytes))
         _fill(memoryview(buffer), opened.body, source=source)
         data = bytes(buffer)
         if len(data) == opened.size_bytes:
-            _refuse_damaged(opened.checksum, _checksum_of(data, opened.checksum), where=source.where)
+            whole = Sum(opened.checksum)
+            whole.add(data)
+            whole.refuse_damaged(where=source.where)
         return First(data, opened)
 
-    def _rest(self, source: Source, first: First) -> Generator[bytes, None, None]:
-        opened = first.opened
-        starts = range(len(first.data), opened.size_bytes, self.range_bytes)
-        spans = deque(Span(start, min(start + self.range_bytes, opened.size_bytes)) for start in starts)
-        found = _checksum_of(first.data, opened.checksum)
-        with closing(self._in_order(source, spans=spans, version=opened.version)) as pieces:
-            for piece in pieces:
-                found = opened.checksum.extend(piece, found) if opened.checksum else found
+    def _all(self, source: Source, first: First) -> Generator[bytes, None, None]:
+        at, size_bytes = 0, first.opened.size_bytes
+        with closing(_handed(first.data) if first.data else _in_one(source, first.opened)) as begun:
+            for piece in begun:
+                at += len(piece)
                 yield piece
-        _refuse_damaged(opened.checksum, found, where=source.where)
+        if at < size_bytes:
+            with closing(self._in_order(source, spans=self._spans(at, size_bytes), version=first.opened.version)) as rest:
+                yield from rest
+
+    def _spans(self, start: int, stop: int) -> deque[Span]:
+        return deque(Span(at, min(at + self.range_bytes, stop)) for at in range(start, stop, self.range_bytes))
 
     def _in_order(self, source: Source, *, spans: deque[Span], version: str) -> Generator[bytes, None, None]:
         """A range is under way, or waits to be taken, only while it holds a buffer. Only a reader that has none waits for one,
@@ -148,7 +185,7 @@ class RangedReader:
                     fetch = pool.submit(self._range, source, span=span, version=version, into=buffer, stopped=stopped)
                     under_way.append((fetch, buffer))
                 future, buffer = under_way[0]
-                yield bytes(memoryview(buffer)[: future.result()])
+                yield from _handed(memoryview(buffer)[: future.result()])
                 under_way.popleft()
                 free.append(buffer)
                 self.buffers.release()
@@ -182,14 +219,20 @@ def _fill(data: memoryview, body: Body, *, source: Source) -> None:
         raise TransientStoreError(f"the connection ended {len(data) - at} bytes short of {len(data)}.", where=source.where)
 
 
-def _checksum_of(data: bytes, checksum: Checksum | None) -> int:
-    return checksum.extend(data, 0) if checksum else 0
+def _handed(data: bytes | memoryview) -> Generator[bytes, None, None]:
+    for at in range(0, len(data), HANDED_BYTES):
+        yield bytes(memoryview(data)[at : at + HANDED_BYTES])
 
 
-def _refuse_damaged(checksum: Checksum | None, found: int, *, where: str) -> None:
-    if checksum and found != checksum.expected:
-        raise TransientStoreError(
-            f"what arrived does not have the {checksum.name} that the store keeps for this object.",
-            where=where,
-            next_step="If it happens again, the object is damaged in the store.",
-        )
+def _in_one(source: Source, opened: Opened) -> Generator[bytes, None, None]:
+    """The whole body, or as much of it as came before the connection broke."""
+    left = opened.size_bytes
+    with closing(opened.body), suppress(TransientStoreError):
+        while left and (piece := _piece(opened.body, min(HANDED_BYTES, left), source=source)):
+            left -= len(piece)
+            yield piece
+
+
+def _piece(body: Body, size: int, *, source: Source) -> bytes:
+    with source.errors():
+        return body.read(size)

@@ -5,9 +5,11 @@ Memory is bounded by the number of workers times what a store holds of one objec
 
 import hashlib
 import posixpath
+import queue
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -169,16 +171,31 @@ def _in_parallel(
 
 
 def _watch(
-    futures: Iterable[Future[Done]], *, tally: _Tally, check_stop: Callable[[], None], on_progress: OnProgress | None
+    futures: Sequence[Future[Done]], *, tally: _Tally, check_stop: Callable[[], None], on_progress: OnProgress | None
 ) -> None:
-    waiting = set(futures)
-    while waiting:
-        done, waiting = wait(waiting, timeout=LOOK_S, return_when=FIRST_COMPLETED)
-        for future in sorted(done, key=_was_cancelled):  # what went wrong first is what is said
-            future.result()
+    """Each future tells of its end by itself: to wait for the first of thousands is to look at thousands each time."""
+    ended: queue.SimpleQueue[Future[Done]] = queue.SimpleQueue()
+    for future in futures:
+        future.add_done_callback(ended.put)
+    left = len(futures)
+    while left:
+        for future in _taken(ended):
+            left -= 1
+            if not _was_cancelled(future):  # whose error made it so has ended too, or will in a moment
+                future.result()
         check_stop()
         if on_progress is not None:
             on_progress(tally.done_bytes, tally.total_bytes)
+
+
+def _taken(ended: "queue.SimpleQueue[Future[Done]]") -> list[Future[Done]]:
+    """All that have ended since; none after a while."""
+    taken: list[Future[Done]] = []
+    with suppress(queue.Empty):
+        taken.append(ended.get(timeout=LOOK_S))
+        while True:
+            taken.append(ended.get_nowait())
+    return taken
 
 
 def _target(key: str, *, into: Path) -> Path:

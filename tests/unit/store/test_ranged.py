@@ -4,12 +4,14 @@ import io
 import threading
 import zlib
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fakes.clock import FakeClock
 from sdjob.core.retry import Backoff
+from sdjob.store import ranged
 from sdjob.store.base import ObjectChangedError, TransientStoreError
 from sdjob.store.ranged import Checksum, Opened, RangedReader, Span
 
@@ -41,9 +43,9 @@ class Made:
         return Opened(len(self.data), said, io.BytesIO(part), checksum=checksum)
 
 
-def reader(buffers: int = BUFFERS) -> RangedReader:
+def reader(buffers: int = BUFFERS, *, in_one: int = 0) -> RangedReader:
     patience = Backoff(attempts=2, clock=FakeClock())
-    return RangedReader(range_bytes=RANGE, backoff=patience, buffers=threading.BoundedSemaphore(buffers))
+    return RangedReader(range_bytes=RANGE, in_one_bytes=in_one, backoff=patience, buffers=threading.BoundedSemaphore(buffers))
 
 
 @pytest.mark.parametrize("size", [0, 1, RANGE - 1, RANGE, RANGE + 1, 2 * RANGE, len(DATA)])
@@ -54,6 +56,66 @@ def test_every_byte_once(size):
     assert sorted((span.start, span.stop) for span in asked) == [
         (start, min(start + RANGE, size)) for start in range(RANGE, size, RANGE)
     ]
+
+
+class Breaks(Made):
+    """Whose connections give so many bytes and break; those of ranges are whole."""
+
+    def __init__(self, data: bytes = DATA, *, after: int, error: Exception | None, expected: int | None = None) -> None:
+        super().__init__(data, expected=expected)
+        self.after, self.error = after, error
+        self.closed = 0
+
+    def open(self, span: Span | None, *, version: str | None) -> Opened:
+        opened = super().open(span, version=version)
+        return opened if span else replace(opened, body=Breaking(self))
+
+
+class Breaking(io.BytesIO):
+    def __init__(self, made: Breaks) -> None:
+        super().__init__(made.data[: made.after])
+        self.made = made
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        if not piece and self.made.error:
+            raise self.made.error
+        return piece
+
+    def close(self) -> None:
+        self.made.closed += 1
+        super().close()
+
+
+@pytest.mark.parametrize("after", [0, 1, RANGE, 3 * RANGE + 7, len(DATA) - 1])
+@pytest.mark.parametrize("error", [None, TransientStoreError("reset")])
+def test_what_one_connection_did_not_bring_is_asked_for_in_ranges(after, error):
+    made = Breaks(after=after, error=error)
+    assert reader(in_one=len(DATA)).read(made) == DATA
+    asked = sorted((span.start, span.stop) for span in made.asked if span)
+    assert asked == [(at, min(at + RANGE, len(DATA))) for at in range(after, len(DATA), RANGE)]
+    assert made.closed == 1
+
+
+def test_one_connection_where_it_is_enough():
+    made = Breaks(after=len(DATA), error=TransientStoreError("never reached"))
+    assert reader(in_one=len(DATA)).read(made) == DATA
+    assert made.asked == [None]
+    assert reader(in_one=len(DATA) - 1).read(Made()) == DATA  # and one byte more is read in ranges
+
+
+def test_what_came_on_one_connection_has_the_checksum_too():
+    with pytest.raises(TransientStoreError, match="CRC32"):
+        reader(in_one=len(DATA)).read(Made(expected=1))
+
+
+def test_a_reader_that_stops_half_way_closes_its_one_connection(monkeypatch):
+    monkeypatch.setattr(ranged, "HANDED_BYTES", 10)
+    made = Breaks(after=len(DATA), error=None)
+    pieces = reader(in_one=len(DATA)).pieces(made)
+    assert [next(pieces), next(pieces)] == [DATA[:10], DATA[10:20]]
+    pieces.close()
+    assert made.closed == 1
 
 
 def test_pieces_are_bytes_in_order():

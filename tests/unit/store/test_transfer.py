@@ -2,7 +2,7 @@
 
 import hashlib
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from sdjob.core.errors import DataError, StoppedError, StorageError, UsageError
 from sdjob.core.retry import Backoff
 from sdjob.store.base import ObjectChangedError, ObjectDeniedError, ObjectInfo, ObjectMissingError
 from sdjob.store.local import LocalStore
-from sdjob.store.transfer import PART, Fetched, download_tree, upload_tree
+from sdjob.store.transfer import PART, Fetched, _CancelledError, _Tally, _watch, download_tree, upload_tree
 
 CONTENTS = {f"{folder}/{number}.png": f"{folder} {number}".encode() * 10 for folder in ("a", "b/c") for number in range(20)}
 
@@ -245,3 +245,19 @@ class TestUpload:
     def test_a_key_that_is_a_file_and_a_folder(self, tree):
         with pytest.raises(DataError, match="needs a folder"):
             upload_tree(MemoryStore(), files={"a": tree["a/0.png"], "a/b": tree["a/1.png"]}, check_stop=never)
+
+
+def test_who_was_cancelled_is_not_what_went_wrong():
+    """The one whose error cancelled the others may be the last to end."""
+    futures: list[Future[None]] = [Future() for _ in range(3)]
+    futures[1].set_exception(_CancelledError())
+    looks = []
+
+    def look() -> None:
+        looks.append(len(looks))
+        if len(looks) == 1:
+            futures[2].set_exception(StorageError("the cause"))
+
+    with pytest.raises(StorageError, match="the cause"):
+        _watch(futures, tally=_Tally(0), check_stop=look, on_progress=None)
+    assert looks == [0]
