@@ -15,10 +15,10 @@ from typing import Any
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import PeerLostError, SdjobError, StoppedError, TimeSpentError
+from sdjob.job.greeting import words_of
 from sdjob.job.interface import free_port, interface_of
 from sdjob.job.launch import GangShape
 from sdjob.job.node import ALONE, LOOPBACK, Node
-from sdjob.job.rollcall import words_of
 from sdjob.job.stop import RERUN, StopRequest
 from sdjob.job.wire import GarbageError, Wire
 

@@ -5,49 +5,24 @@ earlier start for this one's, as it could if it read it from the run's place: an
 connections with it, or it has closed its door.
 """
 
-import hashlib
-import json
 import selectors
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
 
-from sdjob import __version__
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
-from sdjob.core.errors import PeerLostError, UnavailableError, UsageError
+from sdjob.core.errors import PeerLostError, UnavailableError
 from sdjob.core.log import Log
+from sdjob.job.greeting import named, refused
 from sdjob.job.node import LOOPBACK, NODE, Node
 from sdjob.job.wire import GarbageError, Wire
-from sdjob.spec.job import JobSpec
 
 ANSWER_S = 20.0  # whoever connects says at once who it is, and is answered at once
-RETRY_S = 0.5
 TURN_S = 0.2
 MOST_STRANGERS = 64
-LONGEST_WORDS = 2000
-# Where a node's own files lie, and what node 0 alone does; that the contents are equal is seen once they are there.
-OF_A_NODE: dict[str, Any] = {
-    "model": {"source", "vae"},
-    "data": {"source", "prior"},
-    "train": {"init_from"},
-    "checkpoint": {"to"},
-    "run": {"scratch", "kubernetes", "workers", "notice_s", "max_hours", "spot"},
-    "publish": True,
-    "track": True,
-}
-
-
-def job_key(job: JobSpec) -> str:
-    """The same on all nodes of a gang; another job's is another."""
-    text = json.dumps(job.model_dump(mode="json", exclude=OF_A_NODE), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ---- node 0 ----------------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -201,124 +176,3 @@ def listening(node: Node) -> socket.socket:
             where=node.address,
             next_step="Another gang may be using it: end that, or give all nodes another port.",
         ) from error
-
-
-def hello(node: Node, *, key: str) -> Message:
-    return {"event": "hello", "sdjob": __version__, "job": key, "node": node.number, "nodes": node.count}
-
-
-def refused(hello: Message, *, node: Node, key: str) -> str | None:
-    """Why whoever says this may not join; None where it may."""
-    number = hello.get("node")
-    if hello["event"] != "hello" or type(number) is not int:
-        return "this is the address of a gang of sdjob, and that was no greeting of a node."
-    if hello.get("sdjob") != __version__:
-        return f"node 0 is sdjob {__version__}, and node {number} is {shown(hello.get('sdjob'))}: all need the same version."
-    if hello.get("nodes") != node.count:
-        return f"node 0 counts {node.count} nodes, and node {number} counts {shown(hello.get('nodes'))}."
-    if not 0 < number < node.count:
-        return f"there is no node {number}: beside node 0 there are 1 to {node.count - 1}."
-    if hello.get("job") != key:
-        return f"node {number} was given another job than node 0: the job files, or what --set says, differ."
-    return None
-
-
-def shown(value: Any) -> str:
-    return str(value)[:40]
-
-
-def named(numbers: list[int]) -> str:
-    return f"node{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
-
-
-# ---- the others ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Enlistment:
-    """Of a node that is not the first: knocks until node 0 has answered and all are there."""
-
-    node: Node
-    key: str
-    clock: Clock
-    log: Log
-    check_stop: Callable[[], None]
-    _without_s: float = 0.0
-    """How long there has been no connection; being kept waiting by a node 0 that answers does not count."""
-
-    _why: str = "it was not tried"
-
-    def join(self) -> tuple[Wire, Message]:
-        """The connection of this start and its first word, "welcome" or "end". Raises UsageError where node 0 refuses."""
-        self.log.event("joining", f"node {self.node.number} of {self.node.count} asks for node 0 at {self.node.address}")
-        while True:
-            started_s = self.clock.monotonic_s()
-            if (wire := self._connected()) is not None:
-                kept_s, word = self._heard(wire)
-                if word is not None:
-                    return wire, word
-                started_s += kept_s
-            self.clock.sleep(RETRY_S)
-            self._without_s += self.clock.monotonic_s() - started_s
-            self._check_time()
-
-    def _heard(self, wire: Wire) -> tuple[float, Message | None]:
-        """(how long node 0 kept us waiting, its word); without one the connection is closed."""
-        word, asked_s = None, self.clock.monotonic_s()
-        try:
-            word = self._awaited(wire, "present", timeout_s=ANSWER_S)
-            if word is None or word["event"] == "end":
-                return 0.0, word
-            word = self._awaited(wire, "welcome", timeout_s=None)
-            self._why = "it went away before all nodes were there"
-            return self.clock.monotonic_s() - asked_s, word
-        finally:
-            if word is None or word["event"] == "present":
-                wire.close()
-
-    def _check_time(self) -> None:
-        self.check_stop()
-        if self._without_s >= self.node.wait_s:
-            raise PeerLostError(
-                f"no node 0 answered within {self.node.wait_s:g} s ({self._why}).",
-                where=self.node.address,
-                next_step=f"Start `sdjob run` on the first machine, with {NODE}=0; its own log says why it does not answer.",
-            )
-
-    def _connected(self) -> Wire | None:
-        try:
-            wire = Wire(socket.create_connection((self.node.host, self.node.port), timeout=RETRY_S * 10))
-        except OSError as error:
-            self._why = error.strerror or str(error)
-            return None
-        return wire if wire.send(hello(self.node, key=self.key)) else None
-
-    def _awaited(self, wire: Wire, event: str, *, timeout_s: float | None) -> Message | None:
-        """The next word where it is this one or "end"; None where the other side is gone, is silent or is no sdjob."""
-        started_s = self.clock.monotonic_s()
-        with selectors.DefaultSelector() as selector:
-            selector.register(wire, selectors.EVENT_READ)
-            while timeout_s is None or self.clock.monotonic_s() - started_s < timeout_s:
-                self.check_stop()
-                if not selector.select(TURN_S):
-                    continue
-                try:
-                    messages = wire.receive_one()
-                except GarbageError as garbage:
-                    messages, self._why = None, f"what answers there is no sdjob: it sent {garbage}"
-                if messages is None:
-                    return None
-                if word := next(iter(messages), None):
-                    return self._understood(word, event)
-        self._why = "what answers there is no sdjob: it says nothing"
-        return None
-
-    def _understood(self, word: Message, event: str) -> Message | None:
-        if word["event"] == "refused":
-            raise UsageError(words_of(word), where=self.node.address)
-        self._why = "what answers there is no sdjob"
-        return word if word["event"] in {event, "end"} else None
-
-
-def words_of(message: Message) -> str:
-    return str(message.get("what", ""))[:LONGEST_WORDS]

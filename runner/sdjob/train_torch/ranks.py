@@ -9,8 +9,8 @@ import torch
 from sdjob.core.errors import PeerLostError
 
 
-def on_several_machines(environment: Mapping[str, str] = os.environ) -> bool:
-    return environment.get("WORLD_SIZE") != environment.get("LOCAL_WORLD_SIZE")
+def num_machines(environment: Mapping[str, str] = os.environ) -> int:
+    return int(environment.get("WORLD_SIZE", "1")) // int(environment.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def peers_answer() -> Generator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or not on_several_machines():
+        if isinstance(error, torch.OutOfMemoryError) or num_machines() == 1:
             raise
         raise PeerLostError(f"another machine does not answer: {first_line(error)}") from error
 

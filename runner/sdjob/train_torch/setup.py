@@ -30,7 +30,7 @@ from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
 from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
-from sdjob.train_torch.ranks import peers_answer
+from sdjob.train_torch.ranks import num_machines, peers_answer
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
 
@@ -71,6 +71,8 @@ def fingerprint(accelerator: Accelerator) -> dict[str, Any]:
         "backend": "torch",
         "device": torch.cuda.get_device_name(accelerator.device) if on_cuda else platform.machine(),
         "devices": accelerator.num_processes,
+        # NCCL adds up along the machines' topology; gloo by ranks alone.
+        "hosts": num_machines() if on_cuda else None,
         "threads": torch.get_num_threads(),
         "isa": None if on_cuda else torch.backends.cpu.get_cpu_capability(),
         "versions": {
