@@ -74,6 +74,9 @@ class LoopPlan:
     is_main: bool
     """Rank 0: the one that saves, validates and reports."""
 
+    also_save_every_steps: tuple[int, ...] = ()
+    """What is to be published on the way is committed first."""
+
 
 @dataclass
 class Link:
@@ -141,6 +144,7 @@ class Saver:
             last_saved_step=self.last_step,
             seconds_since_save=self.clock.monotonic_s() - self.last_time_s,
             every_seconds=self.link.save_every_seconds or self.plan.save_every_seconds,
+            also_multiples_of=self.plan.also_save_every_steps,
         )
 
     def save(self, take: Callable[[], Snapshot], *, step: int, metrics: StepMetrics, must: bool) -> None:

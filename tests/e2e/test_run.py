@@ -50,6 +50,19 @@ def check_refused(ended: Ended, *words: str, code: int) -> None:
     assert "Traceback" not in ended.output
 
 
+# ---- on the way ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_published_on_the_way_is_there_and_the_end_takes_its_place(workshop, finished, tmp_path):
+    job = workshop.job(tmp_path / "job", checkpoint__every_steps=3)
+    ended = job.run("publish.0.every_steps=4")
+    assert ended.code == 0, ended.output
+    assert ended.committed == [3, 4, 6, 8]
+    [early] = [event for ledger in job.ledgers() for event in ledger.events if event["kind"] == "published"]
+    assert (early["step"], early["to"]) == (4, [str(job.out)])
+    assert job.published() == finished.published()
+
+
 # ---- a finished run --------------------------------------------------------------------------------------------------------
 
 

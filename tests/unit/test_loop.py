@@ -144,6 +144,20 @@ def test_the_parent_may_choose_another_distance_of_saves_on_the_way(parent, tmp_
     assert sorted(told) == [4, 8, 10]
 
 
+def test_what_is_to_be_published_on_the_way_is_committed_first(parent, tmp_path):
+    p, trainer = parent(), SumTrainer()
+    link = Link(p.child, on_parent_gone=lambda: None)
+    link.start()
+    plan = LoopPlan(
+        start_step=0, total_steps=12, global_batch=4, save_every_steps=5, save_every_seconds=None,
+        validate_every_steps=None, scratch=tmp_path, num_ranks=1, is_main=True, also_save_every_steps=(4, 6),
+    )  # fmt: skip
+    Loop(trainer, plan, link, trainer.clock).run(range(12))
+    link.send("end")
+    told = [message["step"] for message in p.messages if message["event"] in ("snapshot", "save-skipped")]
+    assert sorted(told) == [4, 5, 6, 8, 10, 12]
+
+
 def steps_of(parent, event):
     return [m["step"] for m in parent.hear(event)]
 

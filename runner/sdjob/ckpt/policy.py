@@ -13,13 +13,15 @@ def should_save(
     last_saved_step: int,
     seconds_since_save: float,
     every_seconds: float | None,
+    also_multiples_of: Sequence[int] = (),
 ) -> bool:
     """Whether the state after `step` optimizer steps is to be committed. The last step always is; no step is twice."""
     if step <= last_saved_step:
         return False
     if step >= total_steps:
         return True
-    on_step = every_steps is not None and step % every_steps == 0
+    multiples = (*also_multiples_of, *([every_steps] if every_steps is not None else []))
+    on_step = any(step % multiple == 0 for multiple in multiples)
     on_time = every_seconds is not None and seconds_since_save >= every_seconds
     return on_step or on_time
 

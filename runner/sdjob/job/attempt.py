@@ -11,6 +11,7 @@ from sdjob.core.errors import FencedError, SdjobError, StorageError
 from sdjob.job import machine
 from sdjob.job.compiled import FOLDER as COMPILED
 from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
+from sdjob.job.early import EarlyPublish
 from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
 from sdjob.job.peers import Peers
@@ -24,6 +25,8 @@ from sdjob.job.stopwatch import Stopwatch
 from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.write import LedgerWriter
+from sdjob.spec.checkpoint import early_steps
+from sdjob.spec.job import JobSpec
 from sdjob.spec.load import resolved_yaml
 from sdjob.track.trackers import Trackers, no_trackers
 
@@ -177,10 +180,18 @@ class Attempt:
             compiled=self._compiled(),
             watch=self.watch,
             kept=self.kept,
+            early=self._early(staged, resolution),
             peers=self.peers,
         )
         training.run()
         return None if start_step == resolution.total_steps else self._outcome(training, resolution)
+
+    def _early(self, staged: Staged, resolution: Resolution) -> EarlyPublish | None:
+        run = self.run
+        if not early_steps(resolution.job.publish):
+            return None
+        publish = self._publisher(staged, resolution)
+        return EarlyPublish(resolution.job, self.folder, publish, run.stop, self.ledger, run.log)
 
     def _compiled(self) -> CompiledPrograms:
         run = self.run
@@ -218,23 +229,30 @@ class Attempt:
         run = self.run
         run.commits.still_owner()
 
-        def publish() -> list[str]:
-            return publish_all(
-                result,
-                run_id=self._run_id(resolution),
-                job=resolution.job,
-                model=staged.model.folder,
-                index=staged.index,
-                store=run.store,
-                scratch=self.folder,
-                check_stop=run.stop.check,
-                log=run.log,
-            )
-
-        published = self._timed("publish", publish)
+        publish = self._publisher(staged, resolution)
+        published = self._timed("publish", lambda: publish(result, resolution.job, self.folder))
         run.commits.prune()
         self.trackers.finish(step=result.step, digest=result.digest, seconds_left=run.stop.seconds_left)
         run.commits.finish(step=result.step, digest=result.digest, published=published)
         if self.kept is not None:
             self.kept.clear()
         run.log.event("done", f"{run.job.name} is done: step {result.step}, digest {result.digest[:12]}", digest=result.digest)
+
+    def _publisher(self, staged: Staged, resolution: Resolution) -> Callable[[Result, JobSpec, Path], list[str]]:
+        """Takes a result to the places of a job, by way of a folder."""
+        run = self.run
+
+        def publish(result: Result, job: JobSpec, scratch: Path) -> list[str]:
+            return publish_all(
+                result,
+                run_id=self._run_id(resolution),
+                job=job,
+                model=staged.model.folder,
+                index=staged.index,
+                store=run.store,
+                scratch=scratch,
+                check_stop=run.stop.check,
+                log=run.log,
+            )
+
+        return publish

@@ -55,6 +55,9 @@ class Saves:
     on_commit: Callable[[float, float], None] = lambda _stall_s, _upload_s: None
     """Told what each commit took: the standstill of the training, and the seconds beside it."""
 
+    on_committed: Callable[[Save, str], None] = lambda _save, _digest: None
+    """Told each save that is committed, and its digest, while its files are there."""
+
     _bytes_per_s: float | None = None
     _queue: "queue.Queue[Save | None]" = field(default_factory=queue.Queue["Save | None"])
     _thread: threading.Thread | None = None
@@ -116,6 +119,7 @@ class Saves:
         self.log.event(
             "commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts
         )
+        self.on_committed(save, commit.digest)
         if self.kept is not None:
             self.kept.keep(save.folder, digest=commit.digest)
         if save.final:

@@ -14,6 +14,7 @@ from sdjob.core.clock import Clock
 from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
 from sdjob.job.compiled import CompiledPrograms
+from sdjob.job.early import EarlyPublish
 from sdjob.job.gang import Gang
 from sdjob.job.interval import Interval, begun, interval_of
 from sdjob.job.kept import Kept
@@ -59,6 +60,9 @@ class Training:
     compiled: CompiledPrograms
     watch: Stopwatch
     kept: Kept | None
+    early: EarlyPublish | None
+    """Where something is published during training."""
+
     peers: Peers
     interval: Interval | None = field(init=False, default=None)
     """Where `checkpoint.every` is auto."""
@@ -87,6 +91,8 @@ class Training:
             on_failure=self.gang.wake,
             kept=self.kept,
         )
+        if self.early is not None:
+            self.saves.on_committed = self.early.committed
         if self.task.job.checkpoint.every == "auto":
             ledgers = [ledger for ledger in read_ledger(self.store) if ledger.attempt < self.attempt]
             self.interval = interval_of(self.task.job, ledgers=ledgers, clock=self.clock, tell=self._on_interval)
@@ -107,6 +113,8 @@ class Training:
                 ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
         finally:
             self.saves.finish()
+            if self.early is not None:
+                self.early.finish()
             self.compiled.finish(timeout_s=min(KEEP_S, max(0.0, self.stop.seconds_left())))
         self._check_saves()
         return ending

@@ -1,5 +1,6 @@
 """`validation`, `checkpoint` and `publish`: what leaves a run, and how often."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -57,3 +58,8 @@ class PublishSpec(Part):
     """Publish during training too, at every multiple of so many optimizer steps."""
     replace: bool = False
     """Overwrite what another run has published there."""
+
+
+def early_steps(publish: Sequence[PublishSpec]) -> tuple[int, ...]:
+    """At the multiples of which something is published during training."""
+    return tuple(target.every_steps for target in publish if target.every_steps is not None)

@@ -10,7 +10,7 @@ from sdjob.spec.job import JobSpec
 
 def unsupported(job: JobSpec) -> list[str]:
     """One sentence for each field that `run` refuses; empty where it can do the whole job."""
-    checks = (data, training, encoders, output, machines)
+    checks = (data, training, encoders, machines)
     return [sentence for check in checks for sentence in check(job)]
 
 
@@ -38,14 +38,6 @@ def encoders(job: JobSpec) -> Iterator[str]:
         yield not_yet("train.text_encoder", what="train the text encoder", instead="set frozen")
     if job.train.cache == "always":
         yield not_yet("train.cache", what="promise that every encoding is kept", instead="set auto or never")
-
-
-def output(job: JobSpec) -> Iterator[str]:
-    for number, target in enumerate(job.publish):
-        if target.every_steps is not None:
-            yield not_yet(
-                f"publish.{number}.every_steps", what="publish during training", instead="leave it out: the end is published"
-            )
 
 
 def machines(job: JobSpec) -> Iterator[str]:

@@ -14,6 +14,7 @@ from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.names import UNET
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
+from sdjob.spec.checkpoint import early_steps
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_flax import hosts
@@ -221,4 +222,5 @@ def loop_plan(task: TrainTask) -> LoopPlan:
         scratch=task.scratch,
         num_ranks=jax.process_count(),
         is_main=hosts.is_first(),
+        also_save_every_steps=early_steps(job.publish),
     )

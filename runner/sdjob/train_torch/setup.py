@@ -24,6 +24,7 @@ from sdjob.core.errors import UsageError
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
+from sdjob.spec.checkpoint import early_steps
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
@@ -261,4 +262,5 @@ def loop_plan(task: TrainTask, accelerator: Accelerator) -> LoopPlan:
         scratch=task.scratch,
         num_ranks=accelerator.num_processes,
         is_main=accelerator.is_main_process,
+        also_save_every_steps=early_steps(job.publish),
     )

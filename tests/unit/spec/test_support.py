@@ -35,7 +35,7 @@ from unit.spec.jobs import job
             "data.crop=random",
             "data.flip=true",
         ],
-        ["checkpoint.every=auto"],
+        ["checkpoint.every=auto", "publish=[{to: out, every_steps: 5}]"],
         ["train.steps=null", "train.epochs=3", "train.loss={snr_gamma: 5, noise_offset: 0.1, input_perturbation: 0.1}"],
     ],
 )
@@ -52,7 +52,6 @@ def test_what_works(overrides: list[str]):
         ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
         ("train.text_encoder", ["train.text_encoder=lora"]),
         ("train.cache", ["train.cache=always"]),
-        ("publish.0.every_steps", ["publish=[{to: out, every_steps: 5}]"]),
         ("run.slices", ["train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"]),
     ],
 )
