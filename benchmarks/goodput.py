@@ -21,11 +21,13 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 
 from goodput_check import check
 from goodput_model import Costs, Outcome, Parts, Policy, replay
+from sdjob.job.interval import Save, interval_s
 
 HOUR_S = 3600.0
 MOST_PAID = 20  # times the run's own length; who is not done by then is given up
@@ -91,13 +93,8 @@ def read_trace(path: Path) -> list[float]:
 # ---- policies --------------------------------------------------------------------------------------------------------------
 
 
-def young_daly_s(costs: Costs, *, mean_s: float) -> float:
-    """J. W. Young 1974, https://doi.org/10.1145/361147.361115: what a save costs is its stall; never shorter than an upload."""
-    return max(math.sqrt(2 * costs.stall_s * mean_s), costs.commit_s)
-
-
 def policies(costs: Costs, *, mean_s: float) -> tuple[Policy, ...]:
-    auto_s = young_daly_s(costs, mean_s=mean_s)
+    auto_s = interval_s(Save(costs.stall_s, costs.commit_s), interrupted_every_s=mean_s)  # as `checkpoint.every: auto` has it
     return (
         Policy(name="no checkpoints", at_notice=False),
         Policy(name="every 500 steps, training waits", every_steps=500, beside=False, at_notice=False),
@@ -150,11 +147,12 @@ def bounds(outcomes: list[Outcome]) -> str:
     return f"a machine costs {sum(rest.values()) / lives:.1f} s: " + ", ".join(of_each)
 
 
-def report(plan: Plan, laws: dict[str, Law]) -> None:
+def report(plan: Plan, laws: dict[str, tuple[Law, float]]) -> None:
+    """`laws`: with the mean that sdjob's own rule for its interval is told."""
     print(f"{plan.costs}\n\n{HEAD}")
     last = ""
-    for name, law in laws.items():
-        for policy in policies(plan.costs, mean_s=plan.mean_s):
+    for name, (law, mean_s) in laws.items():
+        for policy in policies(plan.costs, mean_s=mean_s):
             outcomes = plan.outcomes(law, policy)
             print(row(name, policy, outcomes), flush=True)
         last += f"\n{name}, {policy.name}: {bounds(outcomes)}"
@@ -170,7 +168,12 @@ def parse() -> argparse.Namespace:
     cost("--step-s", type=float, default=0.21, help="4 pictures at 19 a second, reckoned: jobspecs/sd15-lora-l4-spot.yaml")
     cost("--start-s", type=float, default=60.0, help="of a process, assumed for a GPU; the ledger's phase start-to-first-step")
     cost("--restore-s", type=float, default=0.0, help="0 where --start-s holds it already, as the ledger's phase does")
-    cost("--stall-s", type=float, default=0.05, help="a save; the ledger's commit events, benchmarks/checkpoint_stall.py")
+    cost(
+        "--stall-s",
+        type=float,
+        default=0.05,
+        help="of the training, a save: benchmarks/checkpoint_stall.py, the ledger's commit events",
+    )
     cost("--commit-s", type=float, default=2.0, help="from a copy to its commit; `seconds` of the ledger's commit events")
     cost("--size-mib", type=float, default=37.0, help="of a state: LoRA of rank 16 on SD 1.5, 3.2 M x 4 B x (weights, 2 moments)")
     cost("--notice-s", type=float, default=15.0, help="GKE spot; 90 on EKS, 25 on AKS: run.notice_s")
@@ -202,8 +205,13 @@ def main() -> None:
         replace_paid=asked.replace_paid,
     )  # fmt: skip
     plan = Plan(costs, asked.mean_hours * HOUR_S, round(asked.hours * HOUR_S / asked.step_s), asked.repeats, asked.seed)
-    traces = {path.stem: from_trace(read_trace(path)) for path in asked.trace}
-    report(plan, traces or {"exponential": exponential, "weibull": weibull, "bathtub": bathtub})
+    traces = {path.stem: read_trace(path) for path in asked.trace}
+    drawn = {"exponential": exponential, "weibull": weibull, "bathtub": bathtub}
+    report(
+        plan,
+        {name: (from_trace(uptimes_s), mean(uptimes_s)) for name, uptimes_s in traces.items()}
+        or {name: (law, plan.mean_s) for name, law in drawn.items()},
+    )
 
 
 if __name__ == "__main__":

@@ -70,19 +70,19 @@ TOOLS = (
         "rclone",
         up=(*RCLONE, "{source}", REMOTE),
         down=(*RCLONE, REMOTE, "{target}"),
-        checks="up: MD5 of each file and part; down: MD5 of each file",
+        checks="up: MD5 of each file, against the ETag of one that is not sent in parts; down: MD5 of each file",
     ),
     Tool(
         "boto3",
         up=("python", "--child", "boto3-up", "{bucket}", "{source}"),
         down=("python", "--child", "boto3-down", "{bucket}", "{target}"),
-        checks="up: the SDK's default CRC of each part; down: the same, of objects that were not sent in parts",
+        checks="up: CRC32 and sha256 of each part; down: CRC32 of objects that were not sent in parts and come in one piece",
     ),
     Tool(
         "aws",
         up=(*AWS, "{source}", "s3://{bucket}/set"),
         down=(*AWS, "s3://{bucket}/set", "{target}"),
-        checks="up: the SDK's default CRC of each part; down: the same, of objects that were not sent in parts",
+        checks="up: CRC32 and sha256 of each part; down: CRC32 of objects that were not sent in parts and come in one piece",
     ),
 )
 

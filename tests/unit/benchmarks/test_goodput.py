@@ -107,9 +107,10 @@ def test_without_checkpoints_nothing_stands_before_the_end():
     assert not replay([100, 100], policy=never, total_steps=87).done
 
 
-def test_the_interval_is_young_s_and_never_shorter_than_an_upload():
-    assert goodput.young_daly_s(COSTS, mean_s=3600) == 60
-    assert goodput.young_daly_s(replace(COSTS, commit_s=90), mean_s=3600) == 90
+def test_the_last_policy_saves_as_often_as_sdjob_s_own_rule_says():
+    by_young, by_upload = (goodput.policies(costs, mean_s=3600)[-1] for costs in (COSTS, replace(COSTS, commit_s=90)))
+    assert by_young.every_seconds == 60  # sqrt(2 x 0.5 x 3600)
+    assert by_upload.every_seconds == 90
 
 
 @pytest.mark.parametrize("law", [goodput.exponential, goodput.weibull, goodput.bathtub])
