@@ -95,12 +95,11 @@ def run_tests(tests: tuple[str, ...], *, copy: Path, output: Path) -> NoReturn:
         os.chdir(copy)
         sys.path.insert(0, str(copy / "runner"))
         sys.dont_write_bytecode = True
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # none is needed, and each takes its time
         with output.open("wb") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        # Its plugins may be imported already, by what takes long.
-        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-        code = int(pytest.main([*options, *tests]))
+        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests]))
         sys.stdout.flush()
     except BaseException:
         traceback.print_exc()
