@@ -81,7 +81,7 @@ class Container:
         """A run of the quickstart, in pictures and model the repository's; all that it writes is in the job's folder."""
         volumes = [f"--volume={job.folder}:/scratch", f"--volume={ROOT / 'jobspecs'}:/scratch/jobspecs:ro"]
         command = ["run", "--log", "json", "jobspecs/quickstart.yaml", *settings(*SHORT, *IN_SCRATCH)]
-        argv = ["podman", "run", "--rm", f"--name={name}", *HARDENED, *volumes, *options, image, *command]
+        argv = ["podman", "run", "--rm", "--replace", f"--name={name}", *HARDENED, *volumes, *options, image, *command]
         return cls(name, Running.begin(argv, folder=job.folder, environment={}))
 
     def first_process(self) -> int:

@@ -1,6 +1,7 @@
 """The pod that `sdjob render` writes for a CPU job, played by podman with its ConfigMap: the bytes of a run by hand."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,15 +14,18 @@ from fakes.scripts import sdjob
 pytestmark = pytest.mark.containers
 
 NAME = "sdjob-played"
-INPUTS = "{name: inputs, mount: /inputs, claim: sdjob-inputs, read_only: true}"
-RESULTS = "{name: results, mount: /results, claim: sdjob-results}"
+# Of this process alone: volumes outlive a test that was killed.
+INPUTS, RESULTS = f"sdjob-inputs-{os.getpid()}", f"sdjob-results-{os.getpid()}"
+VOLUMES = (
+    f"{{name: inputs, mount: /inputs, claim: {INPUTS}, read_only: true}}, {{name: results, mount: /results, claim: {RESULTS}}}"
+)
 CLAIMS = (
     "model.source=/inputs/base",
     "data.source=/inputs/pictures",
     "checkpoint.to=/results/run",
     "publish=[{to: /results/published}]",
     f"name={NAME}",
-    f"run.kubernetes={{volumes: [{INPUTS}, {RESULTS}]}}",
+    f"run.kubernetes={{volumes: [{VOLUMES}]}}",
 )
 
 
@@ -29,7 +33,7 @@ CLAIMS = (
 def results(machine: None, tmp_path: Path) -> Iterator[Path]:
     """The folder behind one claim; the other is the quickstart's."""
     folder = owned_folder(tmp_path / "results")
-    claims = {"sdjob-inputs": ROOT / "jobspecs/quickstart", "sdjob-results": folder}
+    claims = {INPUTS: ROOT / "jobspecs/quickstart", RESULTS: folder}
     for claim, path in claims.items():
         podman("volume", "create", "--opt=type=none", "--opt=o=bind", f"--opt=device={path}", claim)
     yield folder
@@ -41,7 +45,7 @@ def played(cpu_image: str, results: Path, tmp_path: Path) -> Iterator[str]:
     """The name of the pod's container. No image is named: the renderer's default is what `make image-cpu` builds."""
     file = tmp_path / "pod.yaml"
     file.write_text("\n---\n".join(map(json.dumps, pod_and_config_map())))
-    podman("kube", "play", "--network=none", file)
+    podman("kube", "play", "--network=none", "--replace", file)
     yield f"{NAME}-sdjob"
     podman("kube", "down", file)
 
