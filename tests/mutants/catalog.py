@@ -13,7 +13,7 @@ ENGINE_UNIT, DAMAGE, POLICY, HISTORY = (f"{UNIT}/test_{name}.py" for name in ("e
 SLOT = f"{UNIT}/test_slot.py"
 TROUBLES = "tests/simulator/test_schedules.py::test_all_short_histories[troubles]"
 # The likeliest first: the first failure is enough.
-CKPT_TESTS = (ENGINE_UNIT, *SEEDS, DAMAGE, BESIDE, TROUBLES)
+CKPT_TESTS = (ENGINE_UNIT, BESIDE, *SEEDS, DAMAGE, TROUBLES)
 BLOBS_TESTS = (BESIDE, DAMAGE, *SEEDS, ENGINE_UNIT, TROUBLES)
 PRUNE_TESTS = (f"{ENGINE_UNIT}::TestPrune", *SEEDS, ENGINE_UNIT)
 LOCAL_TESTS = ("tests/unit/store/test_local.py", "tests/contract/test_stores.py", "-k", "local")

@@ -13,7 +13,7 @@ from simulator.enumerated import KINDS
 from simulator.histories import play_seed
 from simulator.tally import tally_of
 
-SEEDS, A_PART = 8000, 250  # the short histories are 2,500 more
+SEEDS, A_PART = 7500, 250  # the short histories are 2,500 more
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, A_PART))
