@@ -88,7 +88,7 @@ def restore_chosen_before_the_claim() -> Any:
         self._chosen = seen.live  # type: ignore[attr-defined]
         return made
 
-    def restore(self: CommitLog, into: Path) -> engine.Restored | None:
+    def restore(self: CommitLog, into: Path, *, copies: Path | None = None) -> engine.Restored | None:
         return self._download(self._chosen[0], into) if self._chosen else None  # type: ignore[attr-defined]
 
     @contextmanager
