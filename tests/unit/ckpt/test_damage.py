@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from fakes.runs import check_invariants, commit_log, digest_of, play, quiet_log,
 from sdjob.ckpt.blobs import blob_key
 from sdjob.ckpt.engine import Restored
 from sdjob.ckpt.journal import HINT_KEY
-from sdjob.ckpt.slot import QuarantineSlot, slot_key
+from sdjob.ckpt.slot import CommitSlot, QuarantineSlot, decode, encode, slot_key
 from sdjob.ckpt.verify import verify
 from sdjob.core.errors import FencedError, StorageError, UnsoundError
 from sdjob.store.base import ObjectDeniedError
@@ -283,3 +284,13 @@ def test_a_file_name_that_leads_out_is_refused(store, tmp_path):
     data = commit_log(store).fetch(tmp_path / "r").manifest.to_bytes()
     with pytest.raises(UnsoundError, match=re.escape("'../state.json'")):
         Manifest.from_bytes(data.replace(b'"state.json"', b'"../state.json"'))
+
+
+def test_a_slot_and_a_manifest_that_name_different_steps(store, tmp_path):
+    """Each is whole for itself, and its files add up; they are not one commit."""
+    newest = decode(store.objects[slot_key(3)], number=3)
+    assert isinstance(newest, CommitSlot)
+    store.objects[slot_key(3)] = encode(replace(newest, step=31))
+    log = commit_log(store)
+    log.claim(attempt="2", host="pod-b")
+    assert log.restore(tmp_path / "r").step == 20
