@@ -110,6 +110,8 @@ class Saves:
             return
         seconds = self.clock.monotonic_s() - started_s
         self._bytes_per_s = size_bytes / max(seconds, 1e-3)
+        if self.kept is not None:  # before anybody is told: who is killed from here on finds it again
+            self.kept.keep(save.folder, digest=commit.digest)
         self.committed_step, self.committed_digest = save.step, commit.digest
         facts = {"step": save.step, "digest": commit.digest, "size_bytes": size_bytes, "seconds": round(seconds, 3)}
         self.ledger.event("commit", stall_s=round(save.stall_s, 4), **facts)
@@ -120,8 +122,6 @@ class Saves:
             "commit", f"committed step {save.step} ({size_bytes / 2**20:.1f} MiB), digest {commit.digest[:12]}", **facts
         )
         self.on_committed(save, commit.digest)
-        if self.kept is not None:
-            self.kept.keep(save.folder, digest=commit.digest)
         if save.final:
             self.final = save
         else:
