@@ -7,6 +7,7 @@ import pytest
 
 from fakes import nvidia
 from fakes.checkpoints import make_job
+from fakes.clock import FakeClock
 from sdjob.core.errors import UnavailableError
 from sdjob.job import accelerators, machine
 from sdjob.job.accelerators import Gpu, Tpus, gpu_of, gpus, tpus
@@ -55,7 +56,7 @@ class TestXformers:
     def test_a_job_without_an_accelerator_is_69_on_a_cpu_before_anything_is_read_or_written(self, tmp_path: Path):
         job = make_job(train={"attention": "xformers"}, checkpoint={"to": str(tmp_path / "run")})
         with pytest.raises(UnavailableError, match="xformers needs CUDA"):
-            run_job(job, stop=None, clock=None, log=None, vitals=None)
+            run_job(job, stop=None, clock=FakeClock(), log=None, vitals=None)
         assert list(tmp_path.iterdir()) == []
 
 
