@@ -1,5 +1,7 @@
 """Every kind of object, damaged in every way: always noticed, never trained from, and never a fresh start."""
 
+import hashlib
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -294,3 +296,28 @@ def test_a_slot_and_a_manifest_that_name_different_steps(store, tmp_path):
     log = commit_log(store)
     log.claim(attempt="2", host="pod-b")
     assert log.restore(tmp_path / "r").step == 20
+
+
+def test_a_manifest_whose_files_are_another_states(store, tmp_path):
+    """Slot, manifest and blobs are each whole, and the digest is said twice alike; it is not that of these files."""
+    newest = decode(store.objects[slot_key(3)], number=3)
+    assert isinstance(newest, CommitSlot)
+    manifest = json.loads(store.objects[blob_key(newest.manifest, epoch=newest.epoch)])
+    manifest["files"]["weights.safetensors"] = manifest["files"]["optimizer.safetensors"]
+    data = json.dumps(manifest).encode()
+    sha256 = hashlib.sha256(data).hexdigest()
+    store.objects[blob_key(sha256, epoch=newest.epoch)] = data
+    store.objects[slot_key(3)] = encode(replace(newest, manifest=sha256))
+    log = commit_log(store)
+    log.claim(attempt="2", host="pod-b")
+    assert log.restore(tmp_path / "r").step == 20
+
+
+def test_a_blob_that_is_gone_is_not_reused(store, tmp_path):
+    """Frozen weights are uploaded once; where somebody deleted them since, the next commit brings them again."""
+    log = commit_log(store)
+    log.claim(attempt="2", host="pod-b")
+    (shared,) = {f.blob for c in log.replay().live for n, f in log.manifest_of(c).files.items() if n == "optimizer.safetensors"}
+    del store.objects[shared]
+    log.commit(snapshot(tmp_path / "states", step=40), step=40, facts={})
+    assert commit_log(store.client()).fetch(tmp_path / "r").step == 40
