@@ -112,13 +112,18 @@ def _flops_of_equation(equation: Any) -> float:
         # In the backward pass the picture may be dilated: the zeros between its positions are no work.
         taps = kernel.size / num_outputs / math.prod(parameters["lhs_dilation"])
         return 2.0 * taps * equation.outvars[0].aval.size
-    times = {"scan": parameters.get("length"), "pallas_call": _steps_of_kernel(parameters)}.get(name) or 1
-    return times * sum(map(flops_of, _inner_jaxprs(parameters)))
+    if name == "cond":
+        return max(flops_of(branch.jaxpr) for branch in parameters["branches"])
+    return _times(name, parameters) * sum(map(flops_of, _inner_jaxprs(parameters)))
 
 
-def _steps_of_kernel(parameters: dict[str, Any]) -> int:
-    mapping = parameters.get("grid_mapping")
-    return math.prod(mapping.grid) if mapping is not None else 1
+def _times(name: str, parameters: dict[str, Any]) -> int:
+    """How often what is inside runs, on all devices together."""
+    if name == "scan":
+        return parameters["length"]
+    if name == "pallas_call":
+        return math.prod(parameters["grid_mapping"].grid)
+    return parameters["mesh"].size if name == "shard_map" else 1
 
 
 def _inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Any]:

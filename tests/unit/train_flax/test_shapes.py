@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax import lax
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from fakes import flax_parity  # noqa: F401 - binds jax to the CPU
 from fakes.flax_runs import make_flax_batch, make_flax_trainer
@@ -11,6 +12,7 @@ from fakes.tiny_models import write_tiny_model
 from fakes.torch_runs import make_task
 from sdjob.core.errors import UsageError
 from sdjob.train_flax.mesh import Layout
+from sdjob.train_flax.models.splash import splash_attention
 from sdjob.train_flax.shapes import flops_of, step_shapes
 from sdjob.train_flax.step import advance
 
@@ -87,6 +89,23 @@ def test_a_loop_counts_as_often_as_it_runs():
         return lax.scan(lambda carry, _: (jax.checkpoint(jnp.matmul)(carry, b), None), a, None, length=6)[0]
 
     assert counted(looped, (3, 5), (5, 5)) == 6 * 2 * 3 * 5 * 5
+
+
+def test_what_each_device_does_counts_for_all():
+    mesh, rows = AbstractMesh((4,), ("rows",)), PartitionSpec("rows")
+    spread = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(rows, PartitionSpec()), out_specs=rows)
+    assert counted(spread, (8, 5), (5, 7)) == 2 * 8 * 5 * 7
+
+
+def test_a_kernel_counts_at_each_of_its_steps():
+    def attended(queries, keys):
+        return splash_attention(queries, keys, keys, interpret=True).sum()
+
+    shapes = (2, 256, 3, 16), (2, 2048, 3, 16)
+    product = 2 * 2 * 256 * 2048 * 3 * 16
+    assert counted(attended, *shapes) == 2 * product
+    # Forward; then the scores anew, and a gradient each of the scores, the values, the queries and the keys.
+    assert counted(jax.grad(attended, argnums=(0, 1)), *shapes) == pytest.approx((2 + 5) * product, rel=1e-3)
 
 
 def convolved(images, kernel, *, stride):
