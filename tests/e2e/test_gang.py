@@ -50,8 +50,7 @@ def test_two_nodes_of_one_device_train_what_one_node_of_two_does(workshop, nodes
     assert "nothing is left to do" in again[1].one("done")["message"]
 
 
-def test_whatever_happens_to_a_node_the_gang_goes_on_to_the_same_bytes(workshop, nodes):
-    # A stop request to the second alone: both end after the same step, which node 0 commits.
+def test_a_stop_request_to_one_node_stops_all_after_the_same_step(nodes):
     first, second = nodes.start_all("train.steps=1000")
     second.wait_for("train")
     first.wait_for("commit")
@@ -63,18 +62,9 @@ def test_whatever_happens_to_a_node_the_gang_goes_on_to_the_same_bytes(workshop,
     assert f"step {stopped} is committed" in ended[0].error
     nodes.job.verified()
 
-    # The second dies without a word.
+    # It goes on from there, and dies: the other sees the first node go as it saw the second.
     first, second = nodes.start_all("train.steps=1000")
-    first.wait_for("commit")
-    second.kill()
-    ended = first.end()
-    assert ended.code == 71, ended.output
-    assert "node 1 is gone without a word" in ended.error
-    assert ended.start_step == stopped
-    nodes.job.verified()
-
-    # So does the first.
-    first, second = nodes.start_all("train.steps=1000")
+    assert first.wait_for("train")["start_step"] == second.wait_for("train")["start_step"] == stopped
     first.wait_for("commit")
     first.kill()
     ended = second.end()
@@ -83,11 +73,13 @@ def test_whatever_happens_to_a_node_the_gang_goes_on_to_the_same_bytes(workshop,
     nodes.job.verified()
 
 
-def test_a_killed_gang_ends_as_one_that_was_not(workshop, nodes):
+def test_a_gang_that_lost_a_node_ends_as_one_that_did_not(workshop, nodes):
     first, second = nodes.start_all()
     first.wait_for("commit", step=3)
     second.kill()
-    assert first.end().code == 71
+    ended = first.end()
+    assert ended.code == 71, ended.output
+    assert "node 1 is gone without a word" in ended.error
     assert max(nodes.job.committed_steps()) < STEPS
     again = nodes.run()
     assert codes(again) == [0, 0], again[0].output + again[1].output
