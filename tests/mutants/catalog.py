@@ -129,7 +129,7 @@ PURE = [
         ("live manifests are pruned", "named = {blob_key(commit.manifest, epoch=commit.epoch) for commit in manifests}", "named = set[str]()"),
         ("live files are pruned", "    named.update(file.blob for manifest in manifests.values() for file in manifest.files.values())\n", ""),
         ("superseded commits stay", 'if commit.state == "superseded" or (commit', 'if False or (commit'),
-        ("the final step is not known", "final_step = history.done.step if history.done else None", "final_step = None"),
+        ("the final step is not known", "final_step = history.done.step if history.done else None", "final_step = None", "a run that is done ends in its newest commit, which is kept anyway"),
         ("only the first batch goes", "range(0, len(keys), BATCH)", "range(0, min(len(keys), 1), BATCH)"),
     ),
     *_all(

@@ -389,6 +389,13 @@ class TestPrune:
         with pytest.raises(UnsoundError, match="no whole checkpoint left"):
             held(store.client()).restore(tmp_path / "r")
 
+    def test_a_commit_that_was_superseded_is_retired_too(self, store, tmp_path):
+        """The log says of every commit whose blobs are gone that it was let go."""
+        log = held(store, keep=5)
+        save(log, tmp_path, 10, 20, 15)
+        log.prune()
+        assert [(commit.step, commit.state) for commit in log.replay().commits] == [(10, "live"), (20, "retired"), (15, "live")]
+
 
 class TestFetch:
     def test_newest_or_by_step_without_a_write(self, store, tmp_path):
