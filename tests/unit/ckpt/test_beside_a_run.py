@@ -1,11 +1,11 @@
-"""What the simulator found, each as a short history: alarms that were false, beside a run that goes on."""
+"""What the simulator and the mutants found, each as a short history: mostly alarms that were false, beside a run that goes on."""
 
 import pytest
 
 from fakes.memory_store import Call, Hook, MemoryStore, flipped
 from fakes.runs import commit_log, snapshot
 from sdjob.ckpt.verify import verify
-from sdjob.core.errors import FencedError, MissingError, StorageError
+from sdjob.core.errors import FencedError, MissingError, StorageError, UnsoundError
 
 
 @pytest.fixture
@@ -42,6 +42,18 @@ def test_a_byte_turned_on_the_way_does_not_make_a_store_dishonest(store):
     store.damage = damage
     commit_log(store).probe()
     assert len(turned) == 2
+
+
+def test_a_store_that_says_created_to_both_is_refused_though_it_keeps_the_first():
+    """Each of two attempts would believe that the slot is its own."""
+
+    class Flatterer(MemoryStore):
+        def create(self, key: str, data: bytes) -> bool:
+            super().create(key, data)
+            return True
+
+    with pytest.raises(UnsoundError, match="lets two writers create the same object"):
+        commit_log(Flatterer()).probe()
 
 
 def test_a_commit_that_is_pruned_while_it_is_verified_is_not_damaged(store, tmp_path):
