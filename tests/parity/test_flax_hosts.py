@@ -51,7 +51,7 @@ def test_each_says_its_part(two_hosts):
     assert [rank.child.exit_code for rank in (first, second)] == [0, 0], first.messages[-1]
     assert (first.messages[-1]["event"], second.messages[-1]["event"]) == ("finished", "finished")
     assert [message["step"] for message in first.of("metrics")] == [1, 2, 3, 4]
-    assert {message["event"] for message in second.messages} == {"ready", "compiled", "finished"}
+    assert {message["event"] for message in second.messages} == {"imported", "ready", "compiled", "finished"}
     assert not any(message["new"] or message["read"] for rank in (first, second) for message in rank.of("compiled"))
     fingerprint = first.of("ready")[0]["fingerprint"]
     assert (fingerprint["devices"], fingerprint["hosts"]) == (8, 2)

@@ -59,9 +59,9 @@ def test_from_the_first_step_to_the_last(task):
     code, messages = run(task)
     assert (code, messages[-1]["event"]) == (0, "finished"), messages[-1]
     assert [message["event"] for message in messages if message["event"] not in ("metrics", "snapshot", "compiled")] == [
-        "ready", "samples", "finished",
+        "imported", "ready", "samples", "finished",
     ]  # fmt: skip
-    ready, metrics = messages[0], [message for message in messages if message["event"] == "metrics"]
+    ready, metrics = messages[1], [message for message in messages if message["event"] == "metrics"]
     assert ready["fingerprint"]["backend"] == "flax"
     assert [message["step"] for message in metrics] == [1, 2, 3]
     snapshots = {message["step"]: message["folder"] for message in messages if message["event"] == "snapshot"}
