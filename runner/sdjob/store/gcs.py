@@ -216,12 +216,15 @@ class GcsStore:
 
     @contextmanager
     def _writing(self, key: str) -> Generator[None, None, None]:
-        """Of what is written or listed, only the bucket can be missing."""
+        """Of what is written or listed, only the bucket can be missing, or the session of an upload in parts: then it starts
+        again (https://cloud.google.com/storage/docs/resumable-uploads, on 404 and 410)."""
         try:
             with gcs_errors(self._prefix.where(key)):
                 yield
         except ObjectMissingError as error:
-            raise NO_BUCKET.error(where=self.uri) from error
+            self._bucket_seen = False
+            self._refuse_missing_bucket()
+            raise TransientStoreError("the upload session is gone; the upload starts again.", where=self._prefix.where(key)) from error
 
     def _refuse_missing_bucket(self) -> None:
         """By a listing: an identity for objects alone may not look at the bucket itself."""
