@@ -224,7 +224,8 @@ class GcsStore:
         except ObjectMissingError as error:
             self._bucket_seen = False
             self._refuse_missing_bucket()
-            raise TransientStoreError("the upload session is gone; the upload starts again.", where=self._prefix.where(key)) from error
+            where = self._prefix.where(key)
+            raise TransientStoreError("the upload session is gone; the upload starts again.", where=where) from error
 
     def _refuse_missing_bucket(self) -> None:
         """By a listing: an identity for objects alone may not look at the bucket itself."""
