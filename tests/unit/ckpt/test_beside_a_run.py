@@ -2,10 +2,11 @@
 
 import pytest
 
-from fakes.memory_store import Call, Hook, MemoryStore, flipped
+from fakes.memory_store import Call, Hook, MemoryStore, busy, flipped
 from fakes.runs import commit_log, snapshot
 from sdjob.ckpt.verify import verify
 from sdjob.core.errors import FencedError, MissingError, StorageError, UnsoundError
+from sdjob.store.base import ObjectChangedError
 
 
 @pytest.fixture
@@ -54,6 +55,23 @@ def test_a_store_that_says_created_to_both_is_refused_though_it_keeps_the_first(
 
     with pytest.raises(UnsoundError, match="lets two writers create the same object"):
         commit_log(Flatterer()).probe()
+
+
+@pytest.mark.parametrize("trouble", [busy(), ObjectChangedError("replaced while it was read")], ids=["broken off", "replaced"])
+def test_a_body_that_comes_whole_at_the_next_try_is_not_damaged(store, tmp_path, trouble):
+    """The hash of a try begins anew, not where the broken one left it."""
+
+    class Breaking(MemoryStore):
+        broken = 0
+
+        def read_to(self, key, path, *, on_chunk=None) -> None:
+            super().read_to(key, path, on_chunk=on_chunk)
+            if self.broken < 2:
+                self.broken += 1
+                raise trouble
+
+    saved(store, tmp_path, 10)
+    assert commit_log(Breaking(store.objects)).fetch(tmp_path / "r").step == 10
 
 
 def test_a_commit_that_is_pruned_while_it_is_verified_is_not_damaged(store, tmp_path):
