@@ -33,7 +33,7 @@ def plain(requirement):
 def test_the_table_is_pyprojects():
     extras = PROJECT["optional-dependencies"]
     assert {name: tuple(map(plain, extras[name])) for name in packages.EXTRAS} == packages.EXTRAS
-    assert {"dev", "k8s", *packages.EXTRAS} >= set(extras)
+    assert {"dev", "images", "k8s", *packages.EXTRAS} >= set(extras)
 
 
 def test_without_a_job_one_line_says_what_is_missing_and_how_to_get_it(installed):
