@@ -15,8 +15,8 @@ from sdjob.core.channel import Message
 from sdjob.core.proc import Child, start
 from sdjob.data.index import scan
 from sdjob.data.records import list_records
-from sdjob.job.interface import free_port
 from sdjob.job.launch import GangShape, trainer_commands
+from sdjob.job.nodes.interface import free_port
 from sdjob.spec.task import TrainTask, write_task
 
 # The tiny model has no tensor of 64 Ki elements: so that some are spread all the same.

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from fakes.running import Ended, Job, Running
-from sdjob.job.interface import free_port
+from sdjob.job.nodes.interface import free_port
 
 Overrides = tuple[str, ...]
 

@@ -14,12 +14,12 @@ from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
 from sdjob.job.early import EarlyPublish
 from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
-from sdjob.job.peers import Peers
+from sdjob.job.nodes.peers import Peers
+from sdjob.job.nodes.start import start_of
 from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, stage, train_task
 from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
-from sdjob.job.start import start_of
 from sdjob.job.stop import RERUN
 from sdjob.job.stopwatch import Stopwatch
 from sdjob.job.tracking import open_for_attempt

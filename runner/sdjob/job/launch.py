@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from sdjob.job.node import LOOPBACK
+from sdjob.job.nodes.node import LOOPBACK
 from sdjob.spec.task import Device, TrainTask
 from sdjob.spec.train import Backend
 

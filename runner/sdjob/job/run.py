@@ -18,9 +18,9 @@ from sdjob.job.attempt import Attempt
 from sdjob.job.kept import FOLDER as KEPT
 from sdjob.job.kept import Kept
 from sdjob.job.limits import check_progress, hours_left
-from sdjob.job.node import Node, node_here
-from sdjob.job.nodes import Gather, follow, lead
-from sdjob.job.peers import nobody
+from sdjob.job.nodes.node import Node, node_here
+from sdjob.job.nodes.peers import nobody
+from sdjob.job.nodes.together import Gather, follow, lead
 from sdjob.job.prepare import Run, Staged, resolution_of, stage
 from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length

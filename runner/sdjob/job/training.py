@@ -19,7 +19,7 @@ from sdjob.job.gang import Gang
 from sdjob.job.interval import Interval, begun, interval_of
 from sdjob.job.kept import Kept
 from sdjob.job.launch import GangShape, trainer_commands
-from sdjob.job.peers import Peers
+from sdjob.job.nodes.peers import Peers
 from sdjob.job.progress import Progress
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves

@@ -7,8 +7,8 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from fakes.torch_runs import applied_gradients, make_micro, make_task, make_trainer, norm_of, randomize
-from sdjob.job.interface import free_port
 from sdjob.job.launch import GangShape, trainer_commands
+from sdjob.job.nodes.interface import free_port
 from sdjob.spec.task import write_task
 
 TESTS = Path(__file__).parents[2]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from sdjob.core.errors import PeerLostError, SdjobError
 from sdjob.core.log import redacted
-from sdjob.job.enlistment import Enlistment
-from sdjob.job.follow import Follower
-from sdjob.job.greeting import job_key
-from sdjob.job.node import Node
-from sdjob.job.peers import Peers
+from sdjob.job.nodes.enlistment import Enlistment
+from sdjob.job.nodes.follow import Follower
+from sdjob.job.nodes.greeting import job_key
+from sdjob.job.nodes.node import Node
+from sdjob.job.nodes.peers import Peers
+from sdjob.job.nodes.rollcall import RollCall
 from sdjob.job.prepare import Run, Staged
-from sdjob.job.rollcall import RollCall
 from sdjob.job.scratch import full_disk_errors
 
 Gather = Callable[[], Peers]

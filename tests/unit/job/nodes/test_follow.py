@@ -9,8 +9,8 @@ import pytest
 from fakes.memory_store import MemoryStore
 from fakes.runs import commit_log, snapshot
 from sdjob.core.errors import StorageError, UsageError
-from sdjob.job.follow import check_same, refuse_another_log, same_commit
-from sdjob.job.start import Start, start_of
+from sdjob.job.nodes.follow import check_same, refuse_another_log, same_commit
+from sdjob.job.nodes.start import Start, start_of
 from unit.job.test_resume import resolved
 
 FACTS = {"loss": 1.0, "grad_norm": 1.0}

@@ -6,7 +6,7 @@ from typing import Any
 
 from sdjob import __version__
 from sdjob.core.channel import Message
-from sdjob.job.node import Node
+from sdjob.job.nodes.node import Node
 from sdjob.spec.job import JobSpec
 
 LONGEST_WORDS = 2000

@@ -9,13 +9,13 @@ import pytest
 from fakes.clock import FakeClock
 from sdjob.core.clock import SystemClock
 from sdjob.core.errors import DataError, PeerLostError, SdjobError, StoppedError, TimeSpentError
-from sdjob.job.interface import interface_of, ipv4_of
 from sdjob.job.launch import GangShape
-from sdjob.job.node import Node
-from sdjob.job.peers import Peers, nobody
-from sdjob.job.start import Start
+from sdjob.job.nodes.interface import interface_of, ipv4_of
+from sdjob.job.nodes.node import Node
+from sdjob.job.nodes.peers import Peers, nobody
+from sdjob.job.nodes.start import Start
+from sdjob.job.nodes.wire import Wire
 from sdjob.job.stop import StopRequest
-from sdjob.job.wire import Wire
 
 HANG_S = 60.0
 ALONE = GangShape(backend="torch", num_processes=2, devices=1, device="cpu", threads=1, deterministic=True, port=0)
@@ -53,7 +53,7 @@ def connected():
 
 @pytest.fixture
 def stack(monkeypatch):
-    monkeypatch.setattr("sdjob.job.peers.HEAR_S", 0.5)
+    monkeypatch.setattr("sdjob.job.nodes.peers.HEAR_S", 0.5)
     with ExitStack() as stack:
         yield stack
 

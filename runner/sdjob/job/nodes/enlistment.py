@@ -9,10 +9,10 @@ from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import PeerLostError, UsageError
 from sdjob.core.log import Log
-from sdjob.job.greeting import hello, words_of
-from sdjob.job.node import NODE, Node
-from sdjob.job.rollcall import ANSWER_S
-from sdjob.job.wire import GarbageError, Wire
+from sdjob.job.nodes.greeting import hello, words_of
+from sdjob.job.nodes.node import NODE, Node
+from sdjob.job.nodes.rollcall import ANSWER_S
+from sdjob.job.nodes.wire import GarbageError, Wire
 
 RETRY_S = 0.5
 CONNECT_S = 5.0

@@ -15,12 +15,12 @@ from typing import Any
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import PeerLostError, SdjobError, StoppedError, TimeSpentError
-from sdjob.job.greeting import words_of
-from sdjob.job.interface import free_port, interface_of
 from sdjob.job.launch import GangShape
-from sdjob.job.node import ALONE, LOOPBACK, Node
+from sdjob.job.nodes.greeting import words_of
+from sdjob.job.nodes.interface import free_port, interface_of
+from sdjob.job.nodes.node import ALONE, LOOPBACK, Node
+from sdjob.job.nodes.wire import GarbageError, Wire
 from sdjob.job.stop import RERUN, StopRequest
-from sdjob.job.wire import GarbageError, Wire
 
 TURN_S = 0.2
 HEAR_S = 3.0  # after a collective failed: how long a word about the culprit may be under way

@@ -12,12 +12,12 @@ import pytest
 from sdjob.core.clock import SystemClock
 from sdjob.core.errors import PeerLostError, StoppedError, UnavailableError, UsageError
 from sdjob.core.log import Log
-from sdjob.job.enlistment import Enlistment
-from sdjob.job.greeting import hello, job_key, refused
-from sdjob.job.interface import free_port
-from sdjob.job.node import Node
-from sdjob.job.rollcall import RollCall
-from sdjob.job.wire import LONGEST_LINE, GarbageError, Wire, parsed
+from sdjob.job.nodes.enlistment import Enlistment
+from sdjob.job.nodes.greeting import hello, job_key, refused
+from sdjob.job.nodes.interface import free_port
+from sdjob.job.nodes.node import Node
+from sdjob.job.nodes.rollcall import RollCall
+from sdjob.job.nodes.wire import LONGEST_LINE, GarbageError, Wire, parsed
 from unit.spec.jobs import job
 
 KEY = "a" * 64
@@ -230,7 +230,7 @@ def test_garbage_at_the_door_disturbs_nobody(data):
 
 
 def test_whoever_says_nothing_is_sent_away(monkeypatch):
-    monkeypatch.setattr("sdjob.job.rollcall.ANSWER_S", 0.0)
+    monkeypatch.setattr("sdjob.job.nodes.rollcall.ANSWER_S", 0.0)
     first, _ = gang(2)
     with door(first) as call:
         assert reply_to(first, b"") == b""
@@ -239,7 +239,7 @@ def test_whoever_says_nothing_is_sent_away(monkeypatch):
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b'{"event": "hello"}\n'])
 def test_another_service_at_the_address_is_no_node_0(monkeypatch, answer):
-    monkeypatch.setattr("sdjob.job.enlistment.ANSWER_S", 0.5)
+    monkeypatch.setattr("sdjob.job.nodes.enlistment.ANSWER_S", 0.5)
     _, second = gang(2, wait_s=0.4)
     with socket.create_server((second.host, second.port)) as service:
         joining = Joining(second)

@@ -3,7 +3,7 @@
 import pytest
 
 from sdjob.core.errors import UsageError
-from sdjob.job.node import ALONE, node_here
+from sdjob.job.nodes.node import ALONE, node_here
 from sdjob.spec.hardware import parse_accelerator
 from unit.spec.jobs import job
 

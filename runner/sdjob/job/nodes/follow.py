@@ -12,11 +12,11 @@ from sdjob.ckpt.manifest import DamagedBlobError, Manifest
 from sdjob.core.errors import StorageError, UsageError
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
-from sdjob.job.peers import Peers
+from sdjob.job.nodes.peers import Peers
+from sdjob.job.nodes.start import Start
 from sdjob.job.prepare import Run, Staged, pictures_of, resolution_of, stage, train_task
 from sdjob.job.resume import Resolution, num_processes
 from sdjob.job.scratch import attempt_folder
-from sdjob.job.start import Start
 from sdjob.job.stop import RERUN
 from sdjob.spec.identity import explain_difference
 from sdjob.spec.task import TrainTask, write_task

@@ -16,9 +16,9 @@ from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import PeerLostError, UnavailableError
 from sdjob.core.log import Log
-from sdjob.job.greeting import named, refused
-from sdjob.job.node import LOOPBACK, NODE, Node
-from sdjob.job.wire import GarbageError, Wire
+from sdjob.job.nodes.greeting import named, refused
+from sdjob.job.nodes.node import LOOPBACK, NODE, Node
+from sdjob.job.nodes.wire import GarbageError, Wire
 
 ANSWER_S = 20.0  # whoever connects says at once who it is, and is answered at once
 TURN_S = 0.2
