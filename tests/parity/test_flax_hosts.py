@@ -1,6 +1,7 @@
 """Two hosts of four devices train as one of eight, stop after the same step, and do not wait for one that is gone."""
 
 import math
+import signal
 from dataclasses import replace
 
 import numpy as np
@@ -103,13 +104,17 @@ def test_one_that_is_asked_stops_them_all_and_they_go_on_bit_for_bit(task, two_h
     assert [name for name in wanted if not wanted[name].equal(found[name])] == []
 
 
-def test_one_that_is_gone_ends_the_others_with_71(task):
+def test_one_that_is_gone_ends_the_others(task):
+    """With 71 and its sentence, or by the watchdog of jax's own service, where the threads of some devices are still waiting for
+    each other: the parents take either for a lost peer (tests/unit/job/test_gang.py, nodes/test_peers.py)."""
+
     def kill(ranks, rank, message):
         if rank is ranks[0] and message["event"] == "metrics" and message["step"] == 1:
             ranks[1].child.process.kill()
 
     ranks = run_gang(replace(task, scratch=task.scratch / "gone", total_steps=500), num_processes=2, devices=4, on_message=kill)
-    assert ranks[1].child.exit_code == -9
-    assert ranks[0].child.exit_code == 71
-    assert (ranks[0].messages[-1]["event"], ranks[0].messages[-1]["exit_code"]) == ("failed", 71)
-    assert "another host is gone" in ranks[0].messages[-1]["what"]
+    assert ranks[1].child.exit_code == -signal.SIGKILL
+    assert ranks[0].child.exit_code in {71, -signal.SIGABRT}
+    if ranks[0].child.exit_code == 71:
+        assert (ranks[0].messages[-1]["event"], ranks[0].messages[-1]["exit_code"]) == ("failed", 71)
+        assert "another host is gone" in ranks[0].messages[-1]["what"]
