@@ -28,7 +28,7 @@ runtime = "runc"
 """
 # Of the quickstart: short enough to be run often, long enough to be caught in the middle.
 SHORT = (
-    "train.steps=60",
+    "train.steps=150",
     "train.global_batch=4",
     "train.device_batch=4",
     "train.schedule.warmup_steps=0",

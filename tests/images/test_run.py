@@ -17,7 +17,7 @@ GRACE_S = 30
 
 def test_the_quickstart_trains_and_publishes(straight: Straight) -> None:
     assert straight.ended.code == 0, straight.ended.output
-    assert straight.job.committed_steps() == [10, 20, 30, 40, 50, 60]
+    assert straight.job.committed_steps() == list(range(10, 151, 10))
     assert straight.job.verified().is_whole
     assert {"pytorch_lora_weights.safetensors", "quickstart.kohya.safetensors"} < straight.job.published().keys()
     assert {path.stat().st_uid for path in straight.job.folder.rglob("*") if path.name != "jobspecs"} == {USER}
