@@ -29,9 +29,8 @@ PATIENT_XLA = (
 )
 
 # What says to torch that a process is one of a gang; an outer launcher's is not ours.
-GLOO_INTERFACE = (
-    "GLOO_SOCKET_IFNAME"  # https://docs.pytorch.org/docs/stable/distributed.html#choosing-the-network-interface-to-use
-)
+# https://docs.pytorch.org/docs/stable/distributed.html#choosing-the-network-interface-to-use
+GLOO_INTERFACE = "GLOO_SOCKET_IFNAME"
 RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 
 

@@ -71,8 +71,8 @@ def snapshot(state: TrainState, *, scalars: Mapping[str, Any]) -> HostSnapshot:
     if state.ema is not None:
         shadow = zip(state.parameters, state.ema.shadow_params, strict=True)
         files["ema.safetensors"] = {(key := f"ema.{name}"): take(key, tensor) for name, tensor in shadow}
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()  # of copies that do not block
+    if any(parameter.is_cuda for parameter in state.parameters.values()):
+        torch.cuda.synchronize()  # copies into pinned memory do not block
     return HostSnapshot(files=files, scalars={**scalars, **_own_scalars(state)})
 
 

@@ -16,9 +16,8 @@ from typing import Any
 from sdjob.core.clock import Clock
 
 MOST_CLIENTS = 8
-CLIENT_S = (
-    10.0  # Prometheus gives up after 10 s by default: https://prometheus.io/docs/prometheus/latest/configuration/configuration/
-)
+# Prometheus gives up after as long by default: https://prometheus.io/docs/prometheus/latest/configuration/configuration/
+CLIENT_S = 10.0
 POLL_S = 0.5
 TEXT = "text/plain; charset=utf-8"
 
