@@ -170,7 +170,7 @@ class Saver:
             snapshot.write_into(folder)
         except OSError as error:
             # A full scratch disk costs this save, not the run: the next one may find room.
-            self.link.send("save-failed", step=step, folder=str(folder), why=str(error))
+            self.link.send("save-failed", step=step, folder=str(folder), why=str(error), stall_s=stall_s)
         except BaseException as error:  # raised again in the training thread
             self._failure = error
         else:
@@ -269,5 +269,7 @@ class Loop(Generic[Batch]):
                 fields["overflows"] = metrics.overflows
             if metrics.device_memory_mib is not None:
                 fields["device_memory_mib"] = metrics.device_memory_mib
-            self.link.send("metrics", step=step + 1, data_wait_s=data_wait_s, images=self.plan.global_batch, **fields)
+            # When it was, by who did it: the parent may hear of it later, while it waits for a store.
+            told = {"time_s": round(self.clock.unix_s(), 3), "data_wait_s": data_wait_s, "images": self.plan.global_batch}
+            self.link.send("metrics", step=step + 1, **told, **fields)
         return metrics

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from sdjob.ckpt.engine import Claim, Restored
 from sdjob.core.errors import FencedError, SdjobError, StorageError
@@ -21,7 +21,7 @@ from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
 from sdjob.job.stop import RERUN
-from sdjob.job.stopwatch import Stopwatch
+from sdjob.job.stopwatch import Stopwatch, timed
 from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.write import LedgerWriter
@@ -29,6 +29,8 @@ from sdjob.spec.checkpoint import early_steps
 from sdjob.spec.job import JobSpec
 from sdjob.spec.load import resolved_yaml
 from sdjob.track.trackers import Trackers, no_trackers
+
+Phase = TypeVar("Phase")
 
 JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 
@@ -63,7 +65,8 @@ class Attempt:
         self.started_s = self.run.clock.monotonic_s()
         self.ledger.event("start", host=machine.host_name())
         for lap in self.watch.laps:
-            self.ledger.event("phase", name=lap.name, seconds=lap.seconds)
+            over_s = self.run.clock.unix_s() - (self.started_s - lap.over_s)
+            self.ledger.event("phase", time_s=round(over_s, 3), name=lap.name, seconds=lap.seconds)
         self.ledger.flush()
         try:
             with full_disk_errors(self.folder):
@@ -136,14 +139,8 @@ class Attempt:
             log=run.log,
         )
 
-    def _timed(self, name: str, phase: Callable[[], Any]) -> Any:
-        started_s = self.run.clock.monotonic_s()
-        try:
-            return phase()
-        finally:
-            seconds = self.run.clock.monotonic_s() - started_s
-            self.watch.leave_out(seconds)
-            self.ledger.event("phase", name=name, seconds=round(seconds, 3))
+    def _timed(self, name: str, phase: Callable[[], Phase]) -> Phase:
+        return timed(name, phase, watch=self.watch, ledger=self.ledger)
 
     def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result | None:
         """The last step's state; None where it was committed before and only its pictures were still to be drawn."""

@@ -53,7 +53,7 @@ def interrupted_every_s(job: JobSpec, *, accelerator: Accelerator, ledgers: Sequ
 
 
 def ended_by_itself(ledger: AttemptLedger) -> bool:
-    return any(event["kind"] == "end" and event["exit_code"] == 0 for event in ledger.events)
+    return any(event["kind"] == "end" and event.get("exit_code") == 0 for event in ledger.events)
 
 
 def interval_of(job: JobSpec, *, ledgers: Sequence[AttemptLedger], clock: Clock, tell: "Tell") -> "Interval":

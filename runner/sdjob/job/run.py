@@ -88,8 +88,7 @@ class Whole:
     def attempt(self, gather: Gather) -> None:
         """From the look at the log to the last publish."""
         run = self.run
-        look = look_back(run)
-        self.watch.lap("look")
+        look = look_back(run, watch=self.watch)
         if look.done:
             say_done(run)
             return
@@ -100,7 +99,10 @@ class Whole:
         left_s = hours_left(run.job, ledgers=ledgers) * 3600
         scratch = scratch_of(run)
         run.commits.probe()
+        self.watch.lap("look")
         peers = gather()
+        if not peers.node.is_alone:
+            self.watch.lap("peers")
         claim = run.commits.claim(attempt=f"{machine.host_name()}-{os.getpid()}", host=machine.host_name())
         self.watch.lap("claim")
         self.vitals.claimed(claim.epoch, newest=next(iter(claim.history.live), None))
@@ -118,7 +120,7 @@ class Whole:
 
 
 def along(run: Run, node: Node) -> None:
-    look = look_back(run)
+    look = look_back(run, watch=None)
     if look.done:
         say_done(run)
     else:
@@ -148,13 +150,20 @@ class Look:
     """None where there is no commit yet: its own attempt stages, and writes the index."""
 
 
-def look_back(run: Run) -> Look:
-    """Refuses a job that is not the run's own. It comes before the claim, so that a slip in a job file fences nobody."""
+def look_back(run: Run, *, watch: Stopwatch | None) -> Look:
+    """Refuses a job that is not the run's own. It comes before the claim, so that a slip in a job file fences nobody.
+
+    watch: what is staged is a lap of its own.
+    """
     history = run.commits.replay()
     stored = newest_facts(run.commits, history)
     if stored is None:
         return Look(done=False, staged=None)
+    if watch is not None:
+        watch.lap("look")
     staged = stage(run, may_write=False)
+    if watch is not None:
+        watch.lap("stage")
     resolution = resolution_of(run, staged, stored=stored)
     check_identity(resolution, stored=stored)
     check_length(resolution, step=history.live[0].step)

@@ -105,7 +105,7 @@ class Saves:
                 raise
             # The training is worth more than this save: the next one may get through.
             self.log.warning("save-failed", f"step {save.step} was not saved: {error}", step=save.step)
-            self.ledger.event("save-failed", step=save.step, why=str(error))
+            self.ledger.event("save-failed", step=save.step, why=str(error), stall_s=round(save.stall_s, 4))
             shutil.rmtree(save.folder)
             return
         seconds = self.clock.monotonic_s() - started_s
@@ -134,7 +134,7 @@ class Saves:
         if fits_notice(size_bytes, bytes_per_s=self._bytes_per_s, seconds_left=self.stop.seconds_left()):
             return True
         self.log.warning("save-skipped", f"step {save.step} would not be saved within the notice", step=save.step)
-        self.ledger.event("save-skipped", step=save.step, why="would not fit the notice")
+        self.ledger.event("save-skipped", step=save.step, why="would not fit the notice", stall_s=round(save.stall_s, 4))
         return False
 
     def _prune(self) -> None:

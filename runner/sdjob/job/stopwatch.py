@@ -2,10 +2,15 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from sdjob.core.clock import Clock
+from sdjob.ledger.write import LedgerWriter
+
+Result = TypeVar("Result")
 
 STAT = Path("/proc/self/stat")
 
@@ -14,6 +19,8 @@ STAT = Path("/proc/self/stat")
 class Lap:
     name: str
     seconds: float
+    over_s: float = field(default=0.0, compare=False)
+    """On the clock that the watch has."""
 
 
 @dataclass
@@ -32,7 +39,7 @@ class Stopwatch:
     def lap(self, name: str) -> Lap:
         """Ends the piece that began where the one before ended."""
         now_s = self.clock.monotonic_s()
-        self.laps.append(Lap(name, round(now_s - self._lap_s, 3)))
+        self.laps.append(Lap(name, round(now_s - self._lap_s, 3), now_s))
         self._lap_s = now_s
         return self.laps[-1]
 
@@ -43,6 +50,17 @@ class Stopwatch:
     def total_s(self) -> float:
         """Since the start of the process."""
         return round(self.clock.monotonic_s() - self._born_s, 3)
+
+
+def timed(name: str, action: Callable[[], Result], *, watch: Stopwatch, ledger: LedgerWriter) -> Result:
+    """Its seconds stand in the ledger by themselves, however it ends."""
+    started_s = watch.clock.monotonic_s()
+    try:
+        return action()
+    finally:
+        seconds = watch.clock.monotonic_s() - started_s
+        watch.leave_out(seconds)
+        ledger.event("phase", name=name, seconds=round(seconds, 3))
 
 
 def process_age_s() -> float:

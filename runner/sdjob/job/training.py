@@ -24,7 +24,7 @@ from sdjob.job.progress import Progress
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
 from sdjob.job.stop import StopRequest
-from sdjob.job.stopwatch import Stopwatch
+from sdjob.job.stopwatch import Stopwatch, timed
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.identity import rounding_part
@@ -101,11 +101,11 @@ class Training:
     def run(self) -> str:
         """ "finished" or "stopped", with every save over. Raises what ended the trainer or the saves."""
         if self.task.compiled is not None:
-            self.compiled.bring()
+            timed("programs", self.compiled.bring, watch=self.watch, ledger=self.ledger)
         task_file = self.task.scratch / "task.json"
         write_task(self._begun(), task_file)
         alone = GangShape.of(self.task, num_processes=self.num_processes, num_devices=self.num_devices)
-        shape = self.peers.shaped(alone)
+        shape = self._shape(alone)
         self.saves.start()
         self._tell_lap("prepare")
         try:
@@ -113,11 +113,22 @@ class Training:
                 ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
         finally:
             self.saves.finish()
-            if self.early is not None:
-                self.early.finish()
-            self.compiled.finish(timeout_s=min(KEEP_S, max(0.0, self.stop.seconds_left())))
+            self._finish_the_rest()
         self._check_saves()
         return ending
+
+    def _shape(self, alone: GangShape) -> GangShape:
+        if self.peers.node.is_alone:
+            return self.peers.shaped(alone)
+        return timed("peers", lambda: self.peers.shaped(alone), watch=self.watch, ledger=self.ledger)
+
+    def _finish_the_rest(self) -> None:
+        """What went on beside the training, and has had its time."""
+        if self.early is not None:
+            timed("publish", self.early.finish, watch=self.watch, ledger=self.ledger)
+        if self.task.compiled is not None:
+            left_s = min(KEEP_S, max(0.0, self.stop.seconds_left()))
+            timed("programs", lambda: self.compiled.finish(timeout_s=left_s), watch=self.watch, ledger=self.ledger)
 
     def _begun(self) -> TrainTask:
         if self.interval is None:
@@ -138,6 +149,7 @@ class Training:
         if self.stop.requested and not self._stopping:
             self._stopping = True
             left_s = round(max(0.0, self.stop.seconds_left()), 1)
+            self.ledger.event("stopping", seconds_left=left_s)
             self.log.event(
                 "stopping", f"asked to stop: this step is finished and saved, {left_s} s are left", seconds_left=left_s
             )
@@ -199,7 +211,7 @@ class Training:
         now_s = self.clock.monotonic_s()
         if now_s - self._logged_at_s >= LOG_EVERY_S and not self.log.has_bar:
             self._logged_at_s = now_s
-            self.log.event("step", line, **fields)
+            self.log.event("step", line, **{name: value for name, value in fields.items() if name != "time_s"})
 
     def _on_snapshot(self, fields: dict[str, Any]) -> None:
         self._saving = True
@@ -238,7 +250,7 @@ class Training:
                 self.store.write_file(samples_key(self.attempt, step=step, name=picture.name), picture)
         except StorageError as error:  # pictures to look at are not worth the run
             self.log.warning("samples-failed", f"validation pictures of step {step} were not written: {error}", step=step)
-            self.ledger.event("samples-failed", step=step, why=str(error))
+            self.ledger.event("samples-failed", step=step, seconds=fields["seconds"], why=str(error))
             return
         finally:
             shutil.rmtree(folder)
@@ -253,7 +265,7 @@ class Training:
 
     def _on_missed_save(self, fields: dict[str, Any]) -> None:
         self.log.warning("save-missed", f"step {fields['step']} was not saved: {fields['why']}", step=fields["step"])
-        self.ledger.event("save-missed", step=fields["step"], why=fields["why"])
+        self.ledger.event("save-missed", step=fields["step"], why=fields["why"], stall_s=round(fields.get("stall_s", 0.0), 4))
         if folder := fields.get("folder"):
             shutil.rmtree(folder, ignore_errors=True)
             self.gang.tell_main({"event": "save-over", "step": fields["step"]})

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+from sdjob.ledger.moments import Moments
 from sdjob.ledger.read import AttemptLedger
 
 
 def attempt_hours(ledger: AttemptLedger) -> float:
-    """From an attempt's first record to its last. Metrics count too: a killed attempt often ends in them, long after its
-    last event."""
-    times_s = [record["time_s"] for record in (*ledger.events, *ledger.metrics)]
-    return (max(times_s) - min(times_s)) / 3600 if times_s else 0.0
+    """From the start of an attempt's process to its last record. Metrics count too: a killed attempt often ends in them, long
+    after its last event."""
+    moments = Moments(ledger)
+    return ((moments.last_word_s or 0.0) - (moments.began_s or 0.0)) / 3600
 
 
 def hours_used(ledgers: Sequence[AttemptLedger]) -> float:

@@ -5,15 +5,17 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from sdjob.core.retry import Backoff, with_retries
+from sdjob.ledger.write import SCHEMA
 from sdjob.store.base import ObjectStore, TransientStoreError
 
 Record = dict[str, Any]
 Result = TypeVar("Result")
 
 READERS = 16
+LARGEST = 2**53  # beyond it a float skips whole numbers; no step, no second and no loss of a run is there
 OBJECT = re.compile(r"attempts/(\d{4,})/(events|metrics)-(\d{6,})\.jsonl")
 
 
@@ -23,8 +25,18 @@ class AttemptLedger:
 
     attempt: int
     events: list[Record] = field(default_factory=list[Record])
+    """Each has `time_s`, a finite number, and `kind`, a text; all else may be missing or of any type."""
+
     metrics: list[Record] = field(default_factory=list[Record])
+    """Each has `time_s` and `step`, a whole number."""
+
     torn_lines: int = 0
+    schema: int = SCHEMA
+    """The newest that its objects name; one above SCHEMA was written by a newer sdjob, and may hold what this one misreads."""
+
+    @property
+    def is_newer(self) -> bool:
+        return self.schema > SCHEMA
 
 
 def read_ledger(store: ObjectStore, *, backoff: Backoff | None = None) -> list[AttemptLedger]:
@@ -38,14 +50,14 @@ def read_attempt(store: ObjectStore, *, attempt: int, backoff: Backoff | None = 
     return ledgers[0] if ledgers else AttemptLedger(attempt=attempt)
 
 
-def records_in(data: bytes) -> tuple[list[Record], int]:
-    """The records in an object's lines, and how many lines are none."""
+def records_in(data: bytes, *, kind: str) -> tuple[list[Record], int]:
+    """The events or metrics in an object's lines, and how many lines are none."""
     records: list[Record] = []
     torn = 0
     for line in data.split(b"\n"):
         if not line:
             continue
-        record = _record(line)
+        record = _record(line, kind=kind)
         if record is None:
             torn += 1
         else:
@@ -62,13 +74,17 @@ def _ledgers(store: ObjectStore, *, prefix: str, backoff: Backoff) -> list[Attem
     events: dict[int, list[Record]] = {attempt: [] for attempt, *_ in found}
     metrics: dict[int, list[Record]] = {attempt: [] for attempt in events}
     torn = dict.fromkeys(events, 0)
+    schemas = dict.fromkeys(events, SCHEMA)
     contents = _read_all([key for *_, key in found], read=lambda key: patiently(lambda: store.read(key)))
     for (attempt, kind, *_), content in zip(found, contents, strict=True):
-        records, torn_lines = records_in(content)
+        records, torn_lines = records_in(content, kind=kind)
         (events if kind == "events" else metrics)[attempt].extend(records)
         torn[attempt] += torn_lines
+        schemas[attempt] = max(schemas[attempt], _schema_of(records))
     return [
-        AttemptLedger(attempt=attempt, events=events[attempt], metrics=metrics[attempt], torn_lines=torn[attempt])
+        AttemptLedger(
+            attempt=attempt, events=events[attempt], metrics=metrics[attempt], torn_lines=torn[attempt], schema=schemas[attempt]
+        )
         for attempt in events
     ]
 
@@ -79,9 +95,27 @@ def _read_all(keys: list[str], *, read: Callable[[str], bytes]) -> list[bytes]:
         return list(pool.map(read, keys))
 
 
-def _record(line: bytes) -> Record | None:
+def _record(line: bytes, *, kind: str) -> Record | None:
     try:
         parsed: object = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    return cast("Record", parsed) if isinstance(parsed, dict) and "time_s" in parsed else None
+    if not isinstance(parsed, dict):
+        return None
+    record = cast("Record", parsed)
+    is_one = is_step(record.get("step")) if kind == "metrics" else isinstance(record.get("kind"), str)
+    return record if is_one and is_number(record.get("time_s")) else None
+
+
+def is_step(value: object) -> bool:
+    return type(value) is int and 0 <= value < LARGEST
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """One to reckon with: neither a truth value nor nan nor an infinity, which json.loads lets through."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
+
+
+def _schema_of(records: list[Record]) -> int:
+    found = records[0].get("schema") if records else None
+    return found if isinstance(found, int) else SCHEMA

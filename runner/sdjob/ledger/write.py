@@ -55,6 +55,7 @@ class LedgerWriter:
         self._metrics = _Series(store, kind="metrics", attempt=attempt, secrets=secrets, flush_age_s=flush_age_s)
 
     def event(self, kind: str, **fields: Any) -> None:
+        """`time_s` among the fields says when it was, of what is told later."""
         self._add(self._events, {"kind": kind, **fields})
 
     def metrics(self, step: int, **fields: Any) -> None:

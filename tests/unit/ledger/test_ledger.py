@@ -12,7 +12,7 @@ from sdjob.core.errors import StorageError
 from sdjob.core.retry import Backoff
 from sdjob.ledger.add_up import attempt_hours, hours_used
 from sdjob.ledger.read import AttemptLedger, read_attempt, read_ledger, records_in
-from sdjob.ledger.write import FLUSH_AGE_S, FLUSH_LINES, LedgerWriter, json_line
+from sdjob.ledger.write import FLUSH_AGE_S, FLUSH_LINES, SCHEMA, LedgerWriter, json_line
 from sdjob.store.base import ObjectDeniedError
 from sdjob.store.local import LocalStore
 
@@ -144,7 +144,7 @@ class TestReading:
         writer.flush()
         key = "attempts/0001/events-000001.jsonl"
         for cut in range(len(store.objects[key])):
-            records, torn = records_in(store.objects[key][:cut])
+            records, torn = records_in(store.objects[key][:cut], kind="events")
             assert len(records) <= 2
             assert torn <= 1
         store.objects[key] = store.objects[key][:-5]
@@ -153,9 +153,27 @@ class TestReading:
         assert ledger.torn_lines == 1
 
     def test_damage_in_the_middle_too(self):
-        records, torn = records_in(b'{"time_s": 1, "kind": "a"}\n\xff\xfe\n[]\n{"time_s": 2, "kind": "b"}\n')
+        records, torn = records_in(b'{"time_s": 1, "kind": "a"}\n\xff\xfe\n[]\n{"time_s": 2, "kind": "b"}\n', kind="events")
         assert [record["kind"] for record in records] == ["a", "b"]
         assert torn == 2
+
+    def test_what_nobody_can_reckon_with_is_torn(self):
+        lines = [b'{"time_s": NaN, "kind": "a"}', b'{"time_s": "1", "kind": "a"}', b'{"time_s": 1, "kind": 2}', b'{"kind": "a"}']
+        assert records_in(b"\n".join(lines), kind="events") == ([], 4)
+        lines = [b'{"time_s": 1, "step": "3"}', b'{"time_s": 1, "step": -1}', b'{"time_s": 1e300, "step": 1}', b"[" * 100_000]
+        assert records_in(b"\n".join(lines), kind="metrics") == ([], 4)
+        huge = b'{"time_s": ' + b"9" * 400 + b', "kind": "a"}'
+        assert records_in(huge, kind="events") == ([], 1)
+
+    def test_a_newer_schema_is_said(self, store, writer):
+        writer.event("start")
+        writer.metrics(1)
+        writer.flush()
+        assert (read_ledger(store)[0].schema, read_ledger(store)[0].is_newer) == (SCHEMA, False)
+        store.objects["attempts/0001/metrics-000002.jsonl"] = b'{"schema": 7, "time_s": 1, "step": 2}\n{"time_s": 1, "step": 3}\n'
+        assert (read_ledger(store)[0].schema, read_ledger(store)[0].is_newer) == (7, True)
+        store.objects["attempts/0001/metrics-000002.jsonl"] = b'{"schema": "x", "time_s": 1, "step": 2}\n'
+        assert not read_ledger(store)[0].is_newer
 
     def test_other_objects_are_no_ledger(self, store):
         store.objects.update({"attempts/0001/samples/1.png": b"x", "attempts/0002/events-1.jsonl": b"x", "log/0": b"x"})
