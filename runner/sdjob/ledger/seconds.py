@@ -150,7 +150,8 @@ def base(moments: Moments, *, kept: int, is_over: bool, began_s: float, until_s:
             marks.append((max((s for step, s in stepped_s.items() if step <= kept), default=trained_s), "lost"))
         marks.extend(leaving(moments, last_s=max(stepped_s.values())))
     marks.extend((published_s, "publish") for published_s in publishing(moments))
-    for (begin_s, bucket), (end_s, _) in pairwise([*in_order(marks), (until_s, "start")]):
+    ends = [begin_s for begin_s, _ in in_order(marks)][1:]
+    for (begin_s, bucket), end_s in zip(in_order(marks), [*ends, until_s], strict=True):
         yield Claim(bucket, begin_s, end_s, BASE)
 
 
@@ -182,16 +183,17 @@ def publishing(moments: Moments) -> list[float]:
 def pauses(moments: Moments) -> Iterator[Claim]:
     """Between two steps: pictures are drawn, then the state is copied."""
     stepped_s = moments.stepped_s()
-    over_s = dict(stepped_s)
+    over_s: dict[int, float] = dict(stepped_s)
     for event in (event for kind in VALIDATIONS for event in moments.of(kind)):
         step = whole(event, "step")
-        begin_s = over_s.get(-1 if step is None else step, event["time_s"] - seconds_in(event))
+        begin_s: float = event["time_s"] - seconds_in(event)
         if step is not None:
+            begin_s = over_s.get(step, begin_s)
             over_s[step] = begin_s + seconds_in(event)
         yield Claim("validate", begin_s, begin_s + seconds_in(event), PAUSE)
     for event in (event for kind in SAVES for event in moments.of(kind)):
         step = whole(event, "step")
-        if step in stepped_s:
+        if step is not None and step in stepped_s:
             yield Claim("save", over_s[step], over_s[step] + seconds_in(event, "stall_s"), PAUSE)
 
 
