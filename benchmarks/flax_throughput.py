@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -116,14 +116,17 @@ def torch_step(task: TrainTask, arrays: dict[str, Any]) -> Callable[[int], float
     accelerator = torch_setup.build_accelerator(task)
     models = torch_setup.build_models(task, accelerator=accelerator)
     runner = torch_setup.build_runner(task, accelerator=accelerator, models=models)
-    micro = MicroBatch(**{name: torch.from_numpy(values) for name, values in arrays.items()})
+    tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
+    pictures, captions = ({name: tensors.pop(name)} for name in ("pixels_BCHW", "ids_BT"))
+    micro = MicroBatch(pictures, captions, **tensors)
     return lambda step: runner.run([micro], step=step, stop_wanted=False).read().loss
 
 
 def in_flax(arrays: dict[str, Any]) -> StepBatch:
     images = {f"{name}_MBHWC": arrays[f"{name}_BCHW"].transpose(0, 2, 3, 1)[None] for name in IMAGES}
-    others = {f.name: arrays[f.name.replace("_M", "_")][None] for f in fields(StepBatch) if f.name not in images}
-    return StepBatch(**images, **others)
+    pictures, captions = {"pixels_MBHWC": images.pop("pixels_MBHWC")}, {"ids_MBT": arrays["ids_BT"][None]}
+    others = {f"{name}_MB": arrays[f"{name}_B"][None] for name in ("timesteps", "signal", "sigma", "loss_weight")}
+    return StepBatch(pictures, captions, **images, **others)
 
 
 # ---- timing ----------------------------------------------------------------------------------------------------------------

@@ -191,30 +191,19 @@ def divided(widths: Sequence[int], *, by: int) -> list[int]:
 
 
 def without_encoders(models: Any, batch: Any) -> tuple[Any, Any]:
-    """The VAE gives the moments that come in the pictures' place, and the text encoder the states in the tokens'."""
+    """As where the encoders have run before the training: moments in the pictures' place, and states in the tokens'."""
     import jax  # noqa: PLC0415
     import jax.numpy as jnp  # noqa: PLC0415
     from flax import nnx  # noqa: PLC0415
 
-    from sdjob.train_flax.models.clip_text import TextStates  # noqa: PLC0415
-    from sdjob.train_flax.models.vae import Posterior  # noqa: PLC0415
+    class Nothing(nnx.Module):
+        """Neither encoder is in the program."""
 
-    class Moments(nnx.Module):
-        def __init__(self, config: Any) -> None:
-            self.config = config
-
-        def encode(self, moments_BHWC: jax.Array) -> Posterior:
-            return Posterior(*jnp.split(moments_BHWC, 2, axis=-1))
-
-    class States(nnx.Module):
-        def __call__(self, states_BTD: jax.Array) -> TextStates:
-            return TextStates(states_BTD, (), states_BTD)
-
-    latents, ids = batch.noise_MBHWC, batch.ids_MBT
-    moments = jax.ShapeDtypeStruct((*latents.shape[:-1], 2 * latents.shape[-1]), jnp.float32, sharding=latents.sharding)
-    states = jax.ShapeDtypeStruct((*ids.shape, TEXT["hidden_size"]), jnp.bfloat16, sharding=ids.sharding)
-    stand_ins = replace(models, vae=Moments(models.vae.config), text_encoder=States())
-    return stand_ins, replace(batch, pixels_MBHWC=moments, ids_MBT=states)
+    moment, ids = batch.noise_MBHWC, batch.captions["ids_MBT"]
+    states = jax.ShapeDtypeStruct((*ids.shape, TEXT["hidden_size"]), jnp.float32, sharding=ids.sharding)
+    pictures = {"mean_MBHWC": moment, "log_variance_MBHWC": moment}
+    without = replace(models, vae=Nothing(), text_encoder=Nothing())
+    return without, replace(batch, pictures=pictures, captions={"states_MBTD": states})
 
 
 if __name__ == "__main__":

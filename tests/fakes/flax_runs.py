@@ -11,7 +11,7 @@ from sdjob.train_flax.setup import FlaxTrainer, build_trainer
 from sdjob.train_flax.step import StepBatch, stacked
 from sdjob.train_torch.step import MicroBatch
 
-IMAGES = ("pixels", "noise", "input_noise", "posterior")
+IMAGES = ("noise", "input_noise", "posterior")
 
 
 def make_flax_trainer(task: TrainTask, *, checkpoint: Path | None = None, init_from: Path | None = None) -> FlaxTrainer:
@@ -22,7 +22,12 @@ def in_flax(micro: MicroBatch) -> StepBatch:
     """One micro-step's tensors, not stacked yet."""
     images = {f"{name}_MBHWC": channels_last(getattr(micro, f"{name}_BCHW")) for name in IMAGES}
     others = {f"{name}_MB": getattr(micro, f"{name}_B").numpy() for name in ("timesteps", "signal", "sigma", "loss_weight")}
-    return StepBatch(**images, **others, ids_MBT=micro.ids_BT.numpy())
+    return StepBatch(
+        pictures={name.replace("_BCHW", "_MBHWC"): channels_last(values) for name, values in micro.pictures.items()},
+        captions={name.replace("_B", "_MB"): values.numpy() for name, values in micro.captions.items()},
+        **images,
+        **others,
+    )
 
 
 def make_flax_batch(task: TrainTask, *, step: int, micros: Iterable[Iterable[int]]) -> StepBatch:

@@ -53,7 +53,8 @@ def make_micro(task: TrainTask, *, step: int, rows: Iterable[int]) -> MicroBatch
     pixels = [stream(1, "pixels", step, row).uniform(-1, 1, (3, SIZE_PX, SIZE_PX)).astype(np.float32) for row in rows]
     ids = [stream(1, "ids", step, row).integers(0, 500, TOKENS) for row in rows]
     tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
-    return MicroBatch(**tensors, pixels_BCHW=torch.from_numpy(np.stack(pixels)), ids_BT=torch.from_numpy(np.stack(ids)))
+    pictures, captions = {"pixels_BCHW": torch.from_numpy(np.stack(pixels))}, {"ids_BT": torch.from_numpy(np.stack(ids))}
+    return MicroBatch(pictures, captions, **tensors)
 
 
 def applied_gradients(runner: StepRunner, micros: list[MicroBatch], *, step: int = 0) -> dict[str, Tensor]:

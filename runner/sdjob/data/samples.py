@@ -11,13 +11,33 @@ from PIL import Image
 from sdjob.core.errors import DataError, StorageError
 from sdjob.core.retry import Backoff
 from sdjob.core.streams import stream
-from sdjob.data.crops import Crop, center_crop, cropped, random_crop
+from sdjob.data.crops import Crop, cropped, random_crop
 from sdjob.data.entries import Entry
 from sdjob.data.images import PictureError, decode, pixels_CHW
 from sdjob.data.index import Index
 from sdjob.data.order import picture_at
 from sdjob.data.reading import READ_AGAIN, FileGoneError, read_bytes
+from sdjob.data.targets import settled_crop, target_size
 from sdjob.spec.data import DataSpec
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What is trained on at a place of a step, before anything is read."""
+
+    number: int
+    """Of the picture in the index."""
+
+    entry: Entry
+    caption_choice: int | None
+    """Which of the picture's captions; None: it was dropped, and the empty one takes its place."""
+
+    crop: Crop
+    flipped: bool
+
+    @property
+    def caption(self) -> str:
+        return "" if self.caption_choice is None else self.entry.captions[self.caption_choice]
 
 
 @dataclass(frozen=True)
@@ -49,35 +69,53 @@ class SampleSource:
 
     def sample(self, step: int, index_in_batch: int, *, global_batch: int) -> Sample:
         """Raises StorageError where the picture cannot be read, DataError where it is not the one that was scanned."""
-        position = step * global_batch + index_in_batch
-        entry = self.index.entries[picture_at(position, num_pictures=len(self.index), seed=self.seed)]
-        picture = scanned_picture(entry, folder=self.folder, backoff=self.backoff)
-        crop = self._crop(entry, step, index_in_batch)
-        flipped = self.data.flip and self._uniform("flip", step, index_in_batch) < 0.5
+        chosen = self.chosen(step, index_in_batch, global_batch=global_batch)
+        entry = chosen.entry
         return Sample(
             id=entry.id,
-            caption=self._caption(entry, step, index_in_batch),
-            pixels_CHW=pixels_CHW(cropped(picture, crop=crop, flipped=flipped)),
+            caption=chosen.caption,
+            pixels_CHW=self.pixels(entry, crop=chosen.crop, flipped=chosen.flipped),
             original_width=entry.width,
             original_height=entry.height,
-            crop=crop,
-            flipped=flipped,
+            crop=chosen.crop,
+            flipped=chosen.flipped,
         )
+
+    def chosen(self, step: int, index_in_batch: int, *, global_batch: int) -> Chosen:
+        position = step * global_batch + index_in_batch
+        number = picture_at(position, num_pictures=len(self.index), seed=self.seed)
+        entry = self.index.entries[number]
+        return Chosen(
+            number,
+            entry,
+            caption_choice=self._caption(entry, step, index_in_batch),
+            crop=self._crop(entry, step, index_in_batch),
+            flipped=self.data.flip and self._uniform("flip", step, index_in_batch) < 0.5,
+        )
+
+    def pixels(self, entry: Entry, *, crop: Crop, flipped: bool) -> npt.NDArray[np.float32]:
+        """(C, H, W) of the window. Raises as `sample` does."""
+        picture = scanned_picture(entry, folder=self.folder, backoff=self.backoff)
+        return pixels_CHW(cropped(picture, crop=crop, flipped=flipped))
 
     def _crop(self, entry: Entry, step: int, index_in_batch: int) -> Crop:
-        width, height = self.data.resolution.width, self.data.resolution.height
-        if self.data.crop == "center":
-            return center_crop(width=entry.width, height=entry.height, target_width=width, target_height=height)
+        if (settled := settled_crop(entry, data=self.data)) is not None:
+            return settled
+        target = target_size(entry, data=self.data)
         across, down = stream(self.seed, "crop", step, index_in_batch).random(2).tolist()
         return random_crop(
-            width=entry.width, height=entry.height, target_width=width, target_height=height, across=across, down=down
+            width=entry.width,
+            height=entry.height,
+            target_width=target.width,
+            target_height=target.height,
+            across=across,
+            down=down,
         )
 
-    def _caption(self, entry: Entry, step: int, index_in_batch: int) -> str:
+    def _caption(self, entry: Entry, step: int, index_in_batch: int) -> int | None:
         if self._uniform("caption_dropout", step, index_in_batch) < self.data.caption_dropout:
-            return ""
-        choice = stream(self.seed, "caption", step, index_in_batch).integers(len(entry.captions))
-        return entry.captions[choice]
+            return None
+        return int(stream(self.seed, "caption", step, index_in_batch).integers(len(entry.captions)))
 
     def _uniform(self, name: str, step: int, index_in_batch: int) -> float:
         return float(stream(self.seed, name, step, index_in_batch).random())

@@ -38,8 +38,8 @@ class BatchMaker:
         samples = self.samples.batch(step)
         drawn = draw(self.draws, step=step, indices=self.samples.members)
         return StepBatch(
-            pixels_MBHWC=self._images(np.stack([sample.pixels_CHW for sample in samples])),
-            ids_MBT=self._split(self.tokenizer.ids([sample.caption for sample in samples])),
+            pictures={"pixels_MBHWC": self._images(np.stack([sample.pixels_CHW for sample in samples]))},
+            captions={"ids_MBT": self._split(self.tokenizer.ids([sample.caption for sample in samples]))},
             timesteps_MB=self._split(drawn.timesteps_B.astype(np.int32)),
             signal_MB=self._split(drawn.signal_B),
             sigma_MB=self._split(drawn.sigma_B),

@@ -21,6 +21,7 @@ from sdjob.core.channel import Channel
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.draws import initial_latents
 from sdjob.diffusion.family import read_config
+from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.pictures import picture_name
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import SampleTask
@@ -74,14 +75,14 @@ def guided(
 
 @partial(jax.jit, static_argnames=("plan",))
 def encoded(frozen: Frozen, ids_BT: ArrayLike, *, plan: Plan) -> Array:
-    return encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), jnp.asarray(ids_BT))
+    return encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), jnp.asarray(ids_BT))["states_BTD"]
 
 
 @partial(jax.jit, static_argnames=("plan",))
 def decoded(frozen: Frozen, latents_BHWC: ArrayLike, *, plan: Plan) -> Array:
     """Pixels in [-1, 1], float32."""
     vae = nnx.merge(plan.vae, frozen.vae)
-    return vae.decode(jnp.asarray(latents_BHWC) / vae.config.scaling_factor).astype(jnp.float32)
+    return vae.decode(jnp.asarray(latents_BHWC) / plan.latents.scaling_factor).astype(jnp.float32)
 
 
 def write_pictures(
@@ -157,6 +158,7 @@ def drawing_models(task: SampleTask) -> Models:
         unet=unet,
         vae=read_vae(task.model / "vae", compute=compute),
         text_encoder=read_text_encoder(task.model / "text_encoder", compute=compute),
+        latents=read_latents(task.model),
         predicts_velocity=read_schedule(task.model).prediction == "v_prediction",
     )
 
@@ -165,9 +167,9 @@ def asked_shape(task: SampleTask, *, models: Models) -> tuple[int, int, int]:
     """(C, H, W) of the latents."""
     own: Any = read_config(task.model / "unet" / "config.json").get("sample_size", 64)
     own_height, own_width = own if isinstance(own, list) else (own, own)
-    factor = models.vae.config.downscaling
+    factor = models.latents.downscaling
     for field, pixels in (("--width", task.width), ("--height", task.height)):
         if pixels is not None and pixels % factor:
             raise UsageError(f"must be a multiple of {factor}, not {pixels}.", where=field)
     height = task.height // factor if task.height else own_height
-    return models.vae.config.latent_channels, height, task.width // factor if task.width else own_width
+    return models.latents.channels, height, task.width // factor if task.width else own_width

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from sdjob.core.errors import UsageError
+from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.names import UNET
 from sdjob.diffusion.schedule import read_schedule
@@ -54,6 +55,7 @@ def build_models(task: TrainTask, *, layout: Layout, shapes_alone: bool = False)
         unet=unet,
         vae=read_vae(task.model / "vae", compute=frozen, **options),
         text_encoder=read_text_encoder(task.model / "text_encoder", compute=frozen, **options),
+        latents=read_latents(task.model),
         predicts_velocity=read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction",
     )
 
@@ -199,15 +201,12 @@ def build_trainer(task: TrainTask, *, on_work: Callable[[], None] = lambda: None
     if task.init_from is not None and task.restore_from is None:
         models = load_start(models, task.init_from, train=task.job.train, layout=layout)
     runner = build_runner(task, models=models, layout=layout)
-    trainer = FlaxTrainer(task, runner, latent_shape(task, models), layout, on_work)
+    resolution = task.job.data.resolution
+    shape = models.latents.shape(width=resolution.width, height=resolution.height)
+    trainer = FlaxTrainer(task, runner, shape, layout, on_work)
     if task.restore_from is not None:
         trainer.load(task.restore_from)
     return trainer
-
-
-def latent_shape(task: TrainTask, models: Models) -> tuple[int, int, int]:
-    config, resolution = models.vae.config, task.job.data.resolution
-    return config.latent_channels, resolution.height // config.downscaling, resolution.width // config.downscaling
 
 
 def loop_plan(task: TrainTask) -> LoopPlan:

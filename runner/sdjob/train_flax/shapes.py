@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding
 from sdjob.core.errors import UsageError
 from sdjob.spec.task import TrainTask
 from sdjob.train_flax.mesh import Layout
-from sdjob.train_flax.setup import Program, build_models, build_program, latent_shape
+from sdjob.train_flax.setup import Program, build_models, build_program
 from sdjob.train_flax.state import TrainState
 from sdjob.train_flax.step import Knobs, Models, Plan, StepBatch, advance
 
@@ -70,15 +70,15 @@ def batch_shapes(task: TrainTask, *, models: Models, layout: Layout) -> StepBatc
             f"{train.global_batch} is no multiple of {layout.mesh.size} devices x device_batch {train.device_batch}.",
             where="train.global_batch",
         )
-    channels, *size = latent_shape(task, models)
+    channels, *size = models.latents.shape(width=resolution.width, height=resolution.height)
 
     def shaped(*axes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((num_micro, rows, *axes), dtype, sharding=layout.rows)
 
     latents, scalars = shaped(*size, channels), shaped()
     return StepBatch(
-        pixels_MBHWC=shaped(resolution.height, resolution.width, 3),
-        ids_MBT=shaped(models.text_encoder.config.max_tokens, dtype=jnp.int32),
+        pictures={"pixels_MBHWC": shaped(resolution.height, resolution.width, 3)},
+        captions={"ids_MBT": shaped(models.text_encoder.config.max_tokens, dtype=jnp.int32)},
         timesteps_MB=shaped(dtype=jnp.int32),
         signal_MB=scalars,
         sigma_MB=scalars,

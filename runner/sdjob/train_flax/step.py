@@ -6,7 +6,7 @@ Axes: M micro-steps, B pictures of one, H x W positions, C channels, T tokens.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,15 +18,16 @@ from jax import Array, lax
 
 from sdjob.core.errors import UnsoundError
 from sdjob.core.streams import stream
+from sdjob.diffusion.latents import LatentFacts
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
-from sdjob.train_flax.encode import encode_captions, encode_pictures
+from sdjob.train_flax.encode import drawn_latents, encode_captions, encode_pictures
 from sdjob.train_flax.lora import set_dropout_keys
 from sdjob.train_flax.mesh import Layout, peak_memory_mib
 from sdjob.train_flax.models.clip_text import CLIPTextModel
 from sdjob.train_flax.models.names import Path
 from sdjob.train_flax.models.unet import UNet2DConditionModel
-from sdjob.train_flax.models.vae import AutoencoderKL
+from sdjob.train_flax.models.vae import AutoencoderKL, Posterior
 from sdjob.train_flax.state import Tensors, TrainState
 
 NORM_EPSILON = 1e-6  # clip_grad_norm_ adds it to the norm that it divides by
@@ -37,8 +38,12 @@ NORM_EPSILON = 1e-6  # clip_grad_norm_ adds it to the norm that it divides by
 class StepBatch:
     """All micro-batches of a step."""
 
-    pixels_MBHWC: Any
-    ids_MBT: Any
+    pictures: dict[str, Any]
+    """`pixels_MBHWC`; or, encoded before the training, `mean_MBHWC` and `log_variance_MBHWC`."""
+
+    captions: dict[str, Any]
+    """`ids_MBT`; or, encoded before the training, `states_MBTD`."""
+
     timesteps_MB: Any
     signal_MB: Any
     sigma_MB: Any
@@ -53,6 +58,7 @@ class Models:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
+    latents: LatentFacts
     predicts_velocity: bool
 
 
@@ -77,6 +83,7 @@ class Plan:
     """The trained parameters: (name in a checkpoint, path in the UNet)."""
 
     kind: type[nnx.Variable[Any]]
+    latents: LatentFacts
     predicts_velocity: bool
     betas: tuple[float, float]
     epsilon: float
@@ -115,6 +122,7 @@ def make_plan(models: Models, *, kind: type[nnx.Variable[Any]], paths: dict[str,
         text_encoder=text,
         paths=tuple(sorted(paths.items())),
         kind=kind,
+        latents=models.latents,
         predicts_velocity=models.predicts_velocity,
         **options,
     )
@@ -124,10 +132,27 @@ def make_plan(models: Models, *, kind: type[nnx.Variable[Any]], paths: dict[str,
 # ---- the program ---------------------------------------------------------------------------------------------------------
 
 
+def latents_of(frozen: Frozen, micro: StepBatch, *, plan: Plan) -> Array:
+    """Of moments that came with the batch, or of what the VAE makes of its pixels."""
+    pictures = micro.pictures
+    if "pixels_MBHWC" in pictures:
+        posterior = encode_pictures(nnx.merge(plan.vae, frozen.vae), pictures["pixels_MBHWC"])
+    else:
+        posterior = Posterior(pictures["mean_MBHWC"], pictures["log_variance_MBHWC"])
+    return drawn_latents(posterior, posterior_BHWC=micro.posterior_MBHWC, scaling_factor=plan.latents.scaling_factor)
+
+
+def states_of(frozen: Frozen, micro: StepBatch, *, plan: Plan) -> dict[str, Array]:
+    """What came with the batch, or what the text encoder makes of its tokens."""
+    captions = micro.captions
+    if "ids_MBT" in captions:
+        return encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), captions["ids_MBT"])
+    return {name.replace("_MB", "_B"): values for name, values in captions.items()}
+
+
 def loss_of(parameters: Tensors, frozen: Frozen, micro: StepBatch, seed: Array, *, plan: Plan) -> Array:
     """Weighted mean squared error of a micro-batch, whose fields have lost their M; a float32 scalar."""
-    latents = encode_pictures(nnx.merge(plan.vae, frozen.vae), micro.pixels_MBHWC, posterior_BHWC=micro.posterior_MBHWC)
-    states_BTD = encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), micro.ids_MBT)
+    latents, states_BTD = latents_of(frozen, micro, plan=plan), states_of(frozen, micro, plan=plan)["states_BTD"]
     signal, sigma = micro.signal_MB[:, None, None, None], micro.sigma_MB[:, None, None, None]
     noisy = signal * latents + sigma * micro.input_noise_MBHWC
     target = signal * micro.noise_MBHWC - sigma * latents if plan.predicts_velocity else micro.noise_MBHWC
@@ -268,4 +293,4 @@ def ema_decay_at(count: int, *, most: float) -> float:
 
 def stacked(micros: list[StepBatch]) -> StepBatch:
     """Batches of one micro-step each, into one."""
-    return StepBatch(**{f.name: np.stack([getattr(micro, f.name) for micro in micros]) for f in fields(StepBatch)})
+    return jax.tree.map(lambda *values: np.stack(values), *micros)

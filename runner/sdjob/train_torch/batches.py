@@ -40,9 +40,10 @@ class BatchMaker:
     def _micro_batch(self, step: int, samples: Sequence[Sample], members: Sequence[int]) -> MicroBatch:
         drawn = draw(self.draws, step=step, indices=members)
         tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
-        tensors["pixels_BCHW"] = torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))
-        tensors["ids_BT"] = token_ids(self.tokenizer, [s.caption for s in samples])
-        return MicroBatch(**{name: t.pin_memory() if self.pin else t for name, t in tensors.items()})
+        pictures = {"pixels_BCHW": torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))}
+        captions = {"ids_BT": token_ids(self.tokenizer, [s.caption for s in samples])}
+        micro = MicroBatch(pictures, captions, **tensors)
+        return micro.pinned() if self.pin else micro
 
 
 def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: int) -> list[int]:

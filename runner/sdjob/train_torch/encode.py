@@ -1,9 +1,10 @@
-"""The frozen encoders: pictures to latents, captions to hidden states. Both run without gradients, in the compute precision.
+"""The frozen encoders: pictures to moments of their latents, captions to hidden states. Both run without gradients, in the
+compute precision. What they return has names: a batch carries it under the same ones where it was encoded before the training.
 
 Axes: B pictures, C latent channels, H x W latent positions, T tokens, D features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -24,14 +25,19 @@ def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
 
 
 @torch.no_grad()
-def encode_captions(text_encoder: CLIPTextModel, ids_BT: Tensor) -> Tensor:
-    """(B, T, D): the last hidden state, as Stable Diffusion 1 and 2 take it."""
-    return text_encoder(ids_BT, return_dict=False)[0]
+def encode_captions(text_encoder: CLIPTextModel, ids_BT: Tensor) -> dict[str, Tensor]:
+    """The last hidden state, as Stable Diffusion 1 and 2 take it."""
+    return {"states_BTD": text_encoder(ids_BT, return_dict=False)[0]}
 
 
 @torch.no_grad()
-def encode_pictures(vae: AutoencoderKL, pixels_BCHW: Tensor, *, posterior_BCHW: Tensor) -> Tensor:
-    """Scaled float32 latents (B, C, H, W): mean + std * the given standard normal draw."""
+def encode_pictures(vae: AutoencoderKL, pixels_BCHW: Tensor) -> dict[str, Tensor]:
+    """The posterior's mean and log-variance: nothing is drawn yet."""
     posterior = vae.encode(pixels_BCHW.to(vae.dtype), return_dict=False)[0]
-    latents = posterior.mean.float() + posterior.std.float() * posterior_BCHW
-    return latents * vae.config["scaling_factor"]
+    return {"mean_BCHW": posterior.mean, "log_variance_BCHW": posterior.logvar}
+
+
+def drawn_latents(moments: Mapping[str, Tensor], *, posterior_BCHW: Tensor, scaling_factor: float) -> Tensor:
+    """Scaled float32 latents (B, C, H, W): mean + std * the given standard normal draw."""
+    std_BCHW = torch.exp(0.5 * moments["log_variance_BCHW"].float())
+    return (moments["mean_BCHW"].float() + std_BCHW * posterior_BCHW) * scaling_factor

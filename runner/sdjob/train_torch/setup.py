@@ -21,6 +21,7 @@ from diffusers.training_utils import EMAModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdjob.core.errors import UsageError
+from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
@@ -110,7 +111,8 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     unet.train()
     velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
     device = accelerator.device
-    return Models(unet.to(device), vae.to(device), text_encoder.to(device), predicts_velocity=velocity)
+    latents = read_latents(task.model)
+    return Models(unet.to(device), vae.to(device), text_encoder.to(device), latents, predicts_velocity=velocity)
 
 
 def trainable(task: TrainTask, unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]:
@@ -168,9 +170,8 @@ class TorchTrainer:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one picture's latents."""
-        vae, resolution = self.runner.models.vae, self.task.job.data.resolution
-        factor = 2 ** (len(vae.config["block_out_channels"]) - 1)
-        return vae.config["latent_channels"], resolution.height // factor, resolution.width // factor
+        resolution = self.task.job.data.resolution
+        return self.runner.models.latents.shape(width=resolution.width, height=resolution.height)
 
     def load(self, *, checkpoint: Path | None, init_from: Path | None) -> None:
         runner, train = self.runner, self.task.job.train

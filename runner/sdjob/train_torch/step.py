@@ -5,8 +5,9 @@ lays out anew after its first backward, so that a resumed run would add up in an
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,9 +19,10 @@ from transformers import CLIPTextModel
 
 from sdjob.core.errors import UnsoundError
 from sdjob.core.streams import stream
+from sdjob.diffusion.latents import LatentFacts
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
-from sdjob.train_torch.encode import encode_captions, encode_pictures
+from sdjob.train_torch.encode import drawn_latents, encode_captions, encode_pictures
 from sdjob.train_torch.ranks import peers_answer
 from sdjob.train_torch.state import TrainState
 
@@ -32,8 +34,12 @@ BUCKET_NUMEL = 16 * 2**20  # 64 MiB of float32: long enough that the network's l
 class MicroBatch:
     """What one device sees at once. Axes: B pictures, C channels, H x W positions, T tokens."""
 
-    pixels_BCHW: Tensor
-    ids_BT: Tensor
+    pictures: dict[str, Tensor]
+    """`pixels_BCHW`; or, encoded before the training, `mean_BCHW` and `log_variance_BCHW`."""
+
+    captions: dict[str, Tensor]
+    """`ids_BT`; or, encoded before the training, `states_BTD`."""
+
     timesteps_B: Tensor
     signal_B: Tensor
     sigma_B: Tensor
@@ -43,7 +49,17 @@ class MicroBatch:
     posterior_BCHW: Tensor
 
     def to(self, device: torch.device) -> "MicroBatch":
-        return MicroBatch(**{name: tensor.to(device, non_blocking=True) for name, tensor in vars(self).items()})
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "MicroBatch":
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "MicroBatch":
+        named: dict[str, Any] = {
+            name: {inner: change(tensor) for inner, tensor in value.items()} if isinstance(value, dict) else change(value)
+            for name, value in vars(self).items()
+        }
+        return MicroBatch(**named)
 
 
 @dataclass(frozen=True)
@@ -51,13 +67,26 @@ class Models:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
+    latents: LatentFacts
     predicts_velocity: bool
+
+
+def latents_of(models: Models, micro: MicroBatch) -> Tensor:
+    """Of moments that came with the batch, or of what the VAE makes of its pixels."""
+    pictures = micro.pictures
+    moments = encode_pictures(models.vae, pictures["pixels_BCHW"]) if "pixels_BCHW" in pictures else pictures
+    return drawn_latents(moments, posterior_BCHW=micro.posterior_BCHW, scaling_factor=models.latents.scaling_factor)
+
+
+def states_of(models: Models, micro: MicroBatch) -> dict[str, Tensor]:
+    """What came with the batch, or what the text encoder makes of its tokens."""
+    captions = micro.captions
+    return encode_captions(models.text_encoder, captions["ids_BT"]) if "ids_BT" in captions else captions
 
 
 def loss_of(models: Models, micro: MicroBatch) -> Tensor:
     """Weighted mean squared error of a micro-batch, a float32 scalar."""
-    latents = encode_pictures(models.vae, micro.pixels_BCHW, posterior_BCHW=micro.posterior_BCHW)
-    states_BTD = encode_captions(models.text_encoder, micro.ids_BT)
+    latents, states_BTD = latents_of(models, micro), states_of(models, micro)["states_BTD"]
     signal, sigma = micro.signal_B[:, None, None, None], micro.sigma_B[:, None, None, None]
     noisy = signal * latents + sigma * micro.input_noise_BCHW
     target = signal * micro.noise_BCHW - sigma * latents if models.predicts_velocity else micro.noise_BCHW

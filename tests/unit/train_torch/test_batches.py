@@ -16,6 +16,8 @@ from sdjob.train_torch.batches import BatchMaker, build_batches, draw_plan, rows
 from sdjob.train_torch.encode import token_ids
 from sdjob.train_torch.step import MicroBatch
 
+DRAWS = [field.name for field in fields(MicroBatch) if field.name not in {"pictures", "captions"}]
+
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3])
 @pytest.mark.parametrize("device_batch", [1, 2])
@@ -45,7 +47,9 @@ def pictures(tmp_path_factory):
 
 
 def stacked(micros):
-    return {field.name: torch.cat([getattr(micro, field.name) for micro in micros]) for field in fields(MicroBatch)}
+    """Every tensor by its name, of all micro-batches."""
+    named = [{**micro.pictures, **micro.captions, **{name: getattr(micro, name) for name in DRAWS}} for micro in micros]
+    return {name: torch.cat([tensors[name] for tensors in named]) for name in named[0]}
 
 
 class TestBatches:
@@ -62,9 +66,9 @@ class TestBatches:
             steps = list(batches)
         assert [len(micros) for micros in steps] == [2, 2, 2, 2]
         micro = steps[0][0]
-        assert micro.pixels_BCHW.shape == (2, 3, 64, 64)
+        assert micro.pictures["pixels_BCHW"].shape == (2, 3, 64, 64)
         assert micro.noise_BCHW.shape == (2, 4, 8, 8)
-        assert micro.ids_BT.shape == (2, 16)
+        assert micro.captions["ids_BT"].shape == (2, 16)
         assert len({micro.noise_BCHW.numpy().tobytes() for micros in steps for micro in micros}) == 8
 
     def test_it_starts_at_any_step(self, sd1, pictures, tmp_path):
@@ -113,7 +117,7 @@ class TestBatches:
         trainer = make_trainer(task)
         monkeypatch.setattr(trainer, "tokenizer", None)
         with build_batches(task, trainer=trainer) as batches:
-            assert next(batches)[0].ids_BT.shape == (2, 16)
+            assert next(batches)[0].captions["ids_BT"].shape == (2, 16)
 
 
 def test_captions_are_padded_and_cut_to_the_models_length(sd1):

@@ -1,9 +1,11 @@
 """The loss against the ancestor's own lines (diffusers, examples/text_to_image/train_text_to_image.py)."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import DDPMScheduler
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from diffusers.training_utils import compute_snr
 
 from fakes.torch_runs import make_micro, make_task, make_trainer
@@ -11,12 +13,12 @@ from sdjob.train_torch.step import loss_of
 
 
 def ancestors_loss(models, micro, *, model, snr_gamma):
-    scheduler = DDPMScheduler.from_pretrained(model, subfolder="scheduler")
+    scheduler: Any = DDPMScheduler.from_pretrained(model, subfolder="scheduler")
     timesteps = micro.timesteps_B
-    posterior = models.vae.encode(micro.pixels_BCHW).latent_dist
+    posterior = models.vae.encode(micro.pictures["pixels_BCHW"]).latent_dist
     latents = (posterior.mean + posterior.std * micro.posterior_BCHW) * models.vae.config.scaling_factor
     noisy = scheduler.add_noise(latents, micro.input_noise_BCHW, timesteps)
-    states = models.text_encoder(micro.ids_BT, return_dict=False)[0]
+    states = models.text_encoder(micro.captions["ids_BT"], return_dict=False)[0]
     if scheduler.config.prediction_type == "epsilon":
         target = micro.noise_BCHW
     else:
