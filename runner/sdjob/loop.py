@@ -13,6 +13,7 @@ from typing import Generic, Literal, Protocol, TypeVar
 from sdjob.ckpt.policy import should_save
 from sdjob.core.channel import Channel, Message
 from sdjob.core.clock import Clock
+from sdjob.core.priority import give_way
 
 Batch = TypeVar("Batch")
 Batch_contra = TypeVar("Batch_contra", contravariant=True)
@@ -164,6 +165,7 @@ class Saver:
         self._writing.start()
 
     def _write(self, snapshot: Snapshot, step: int, metrics: StepMetrics, stall_s: float) -> None:
+        give_way()
         folder = self.plan.scratch / "snapshots" / f"{step:08d}"
         try:
             folder.mkdir(parents=True)

@@ -68,6 +68,11 @@ class Process:
                     raise RuntimeError(f"{self._command[0]} did not start: {self._log.read_text()[-2000:]}") from None
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
