@@ -1,0 +1,105 @@
+"""The most that a forward and a backward pass hold at once, beside what is held all the time.
+
+The backward pass is walked layer by layer: what layers have kept goes, what their weights get as gradients comes. Of a small batch
+the peak lies at its end, of a large one at its beginning.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sdjob.plan.activations import Numbers, block_of, kept_by_layer
+from sdjob.plan.network import Layer
+from sdjob.plan.work import Adapters
+from sdjob.spec.train import Method
+
+GRADIENT_BYTES = 4  # gradients are as wide as the float32 masters
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a pass over the layers depends on."""
+
+    method: Method
+    adapters: Adapters | None
+    """With method lora."""
+
+    pictures: int
+    numbers: Numbers
+    copies_weights: bool
+    """Autocast makes a narrow copy of each float32 weight, which is kept for the backward pass."""
+
+    checkpointing: bool
+    accumulates: bool
+    """Gradients of the micro-steps before are there all the time."""
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes."""
+
+    gradients: int
+    activations: int
+    """All else, narrow copies of weights among it."""
+
+    @property
+    def total(self) -> int:
+        return self.gradients + self.activations
+
+
+@dataclass(frozen=True)
+class Held:
+    """Of one layer, in bytes."""
+
+    block: str
+    entry: int
+    """The block's input, where the block is computed again."""
+
+    kept: int
+    gradient: int
+    passing: int
+    """What its backward formula reads and gives while it runs."""
+
+
+def peak_of(layers: Sequence[Layer], *, run: Pass) -> Peak:
+    held = list(held_by_layer(layers, run=run))
+    all_gradients = sum(one.gradient for one in held)
+    before, gradients = sum(one.entry if run.checkpointing and one.block else one.kept for one in held), 0
+    best = Peak(all_gradients, 0)  # as the optimizer finds it
+    for block, group in reversed([(block, list(group)) for block, group in groupby(held, key=lambda one: one.block)]):
+        again = run.checkpointing and bool(block)
+        before -= sum(one.entry if again else one.kept for one in group)
+        inside = sum(one.kept for one in group)
+        entry = group[0].entry if again else 0
+        for one in reversed(group):
+            there = all_gradients if run.accumulates else gradients
+            best = max(best, Peak(there, before + entry + inside + one.passing), key=lambda peak: peak.total)
+            inside -= one.kept
+            gradients += one.gradient
+    return best
+
+
+def held_by_layer(layers: Sequence[Layer], *, run: Pass) -> list[Held]:
+    targets = run.adapters.targets if run.adapters else ()
+    full, found, last = run.method == "full", list[Held](), ""
+    for layer, kept in kept_by_layer(layers, method=run.method, numbers=run.numbers, targets=targets):
+        block = block_of(layer)
+        first, last = block != last, block
+        trained = layer.params if full else (run.adapters.params([layer]) if run.adapters else 0)
+        copy = trained * run.numbers.in_products if run.copies_weights and layer.kind in {"conv", "linear"} else 0
+        found.append(
+            Held(
+                block=block,
+                entry=run.pictures * run.numbers.in_products * layer.inputs if first and block and kept else 0,
+                kept=run.pictures * kept + copy,
+                gradient=GRADIENT_BYTES * trained,
+                passing=run.pictures * passing_of(layer, numbers=run.numbers) + GRADIENT_BYTES * trained + copy,
+            )
+        )
+    return found
+
+
+def passing_of(layer: Layer, *, numbers: Numbers) -> int:
+    """The gradients of its output and of its input."""
+    wide = numbers.in_norms if layer.kind == "norm" else numbers.in_products
+    return wide * (layer.inputs + layer.outputs)

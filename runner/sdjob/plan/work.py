@@ -1,0 +1,75 @@
+"""The arithmetic of a training step: FLOPs of a picture, forward and backward, counted as in plan.network."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from sdjob.plan.activations import block_of, is_trained
+from sdjob.plan.network import Layer
+from sdjob.spec.train import Method
+
+# Their input is the text, the timestep or the noisy latents: nobody asks for its gradient.
+NO_INPUT_GRADIENT = re.compile(r"attn2\.to_[kv]$|^conv_in$|_embedding\.linear_1$")
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """LoRA's two matrices beside each of the layers whose names end so; a convolution's first one has its kernel."""
+
+    rank: int
+    targets: tuple[str, ...]
+
+    def chosen(self, layers: Iterable[Layer]) -> Iterator[Layer]:
+        return (layer for layer in layers if any(layer.name.endswith(target) for target in self.targets))
+
+    def params(self, layers: Iterable[Layer]) -> int:
+        return sum(self.rank * (layer.into + layer.out) for layer in self.chosen(layers))
+
+    def flops(self, layer: Layer) -> int:
+        """Of a forward pass through the two matrices, applied to every row that the layer is."""
+        return self.rank * layer.flops * (layer.into + layer.out) // (layer.into * layer.out)
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """FLOPs of one picture."""
+
+    forward: int
+    backward: int
+    again: int
+    """Of the forward pass that gradient checkpointing makes a second time."""
+
+    @property
+    def total(self) -> int:
+        return self.forward + self.backward + self.again
+
+
+def step_work(layers: Sequence[Layer], *, method: Method, adapters: Adapters | None, checkpointing: bool) -> StepWork:
+    """Of the UNet alone. `adapters`: with method lora."""
+    forward = backward = 0
+    reached = False
+    for layer in layers:
+        own = is_trained(layer, method=method, targets=adapters.targets if adapters else ())
+        matrices = adapters.flops(layer) if adapters and own else 0
+        forward += layer.flops + matrices
+        backward += backward_of(layer, trained=method == "full", reached=reached) + 2 * matrices
+        reached = reached or own
+    return StepWork(forward, backward, computed_again(layers) if checkpointing else 0)
+
+
+def computed_again(layers: Iterable[Layer]) -> int:
+    """Of each block all but its last layer: nobody reads what that gives, and torch stops before it."""
+    blocks = (list(of_block) for block, of_block in groupby(layers, key=block_of) if block)
+    return sum(layer.flops for of_block in blocks for layer in of_block[:-1])
+
+
+def backward_of(layer: Layer, *, trained: bool, reached: bool) -> int:
+    """A product has two gradients, each as much work as itself: of its input and of its weights, or of both that attention reads.
+
+    `reached`: whether a layer before it is trained, so that the gradient must go on.
+    """
+    if layer.kind == "attention":
+        return 2 * layer.flops
+    of_input = reached and not NO_INPUT_GRADIENT.search(layer.name)
+    return (of_input + trained) * layer.flops
