@@ -27,7 +27,7 @@ import numpy as np
 
 from goodput_check import check
 from goodput_model import Costs, Outcome, Parts, Policy, replay
-from sdjob.job.interval import Save, interval_s
+from sdjob.plan.interruptions import Save, interval_s
 
 HOUR_S = 3600.0
 MOST_PAID = 20  # times the run's own length; who is not done by then is given up

@@ -1,11 +1,9 @@
 """`checkpoint.every: auto`: how far apart commits are, from what a save costs and how often runs like this one are interrupted.
 
-Young's and Daly's rule (https://doi.org/10.1145/361147.361115, https://doi.org/10.1016/j.future.2004.11.016): with a save that
-costs C seconds and an interruption every M seconds on average, least time is lost where saves are sqrt(2 C M) apart. When commits
-are made never changes what is trained: a resume is as exact from any of them.
+The rule itself is in plan/interruptions.py. When commits are made never changes what is trained: a resume is as exact from any of
+them.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,41 +13,20 @@ from typing import Any
 from sdjob.core.clock import Clock
 from sdjob.ledger.add_up import hours_used
 from sdjob.ledger.read import AttemptLedger
+from sdjob.plan.interruptions import Save, interval_s, known_every_s
 from sdjob.spec.hardware import Accelerator, parse_accelerator
 from sdjob.spec.job import JobSpec
 
-# What is taken for a machine before its run has shown anything. Spot: preemptible machines of GCE lived 24 h at most,
-# https://cloud.google.com/compute/docs/instances/preemptible. Else: 419 unplanned interruptions of 16,384 GPUs, 8 a host, in 54
-# days (arXiv 2407.21783, section 3.3.4): 2048 x 54 x 24 / 419.
-SPOT_HOURS, OTHER_HOURS = 24.0, 6334.0
-FIRST_S = 60.0  # until a save has been measured
-SHORTEST_S, LONGEST_S = 10.0, 3600.0  # an hour's work is more than anybody expects to lose
 QUIET_STEPS = 50  # whose median is how long a step takes
 WORTH_TELLING = 0.2  # a smaller change is noise
-
-
-@dataclass(frozen=True)
-class Save:
-    """What a save was to the training beside it."""
-
-    cost_s: float
-    upload_s: float
-
-
-def interval_s(save: Save | None, *, interrupted_every_s: float) -> float:
-    """Seconds between two commits: never shorter than an upload, which would only have the next one skipped."""
-    if save is None:
-        return FIRST_S
-    best_s = math.sqrt(2 * save.cost_s * interrupted_every_s)
-    return max(min(max(best_s, SHORTEST_S), LONGEST_S), save.upload_s)
 
 
 def interrupted_every_s(job: JobSpec, *, accelerator: Accelerator, ledgers: Sequence[AttemptLedger]) -> float:
     """What is known of such machines counts as one interruption; the run's own attempts come on top, one by one. The gang is
     interrupted by any of its machines. ledgers: of the attempts before this one."""
-    known_hours = (SPOT_HOURS if job.run.spot else OTHER_HOURS) / (job.run.nodes * job.run.slices * accelerator.hosts)
+    known_s = known_every_s(spot=job.run.spot, machines=job.run.nodes * job.run.slices * accelerator.hosts)
     interruptions = sum(not ended_by_itself(ledger) for ledger in ledgers)
-    return 3600 * (known_hours + hours_used(ledgers)) / (1 + interruptions)
+    return (known_s + 3600 * hours_used(ledgers)) / (1 + interruptions)
 
 
 def ended_by_itself(ledger: AttemptLedger) -> bool:

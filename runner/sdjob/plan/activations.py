@@ -33,6 +33,15 @@ class Numbers:
     in_norms: int
     """What norms read and give: autocast on CUDA computes them in float32."""
 
+    tile: int = 1
+    """Channels are filled up to multiples of it, as a TPU's memory is laid out."""
+
+    keeps_for_frozen: bool = True
+    """torch's convolutions keep their input whether or not their weights are trained; XLA keeps what is read."""
+
+    def filled(self, size: int, *, channels: int) -> int:
+        return size * -(-channels // self.tile) * self.tile // channels if channels else size
+
     @property
     def widened(self) -> bool:
         return self.in_norms > self.in_products
@@ -42,15 +51,16 @@ def kept_of(layer: Layer, *, trained: bool, numbers: Numbers) -> int:
     """`trained`: whether the layer's own weights, or LoRA matrices beside them, get gradients."""
     name, narrow = layer.name, numbers.in_products
     if layer.kind == "norm":
-        return numbers.in_norms * (layer.inputs + (layer.outputs if BEFORE_SILU.search(name) else 0))
+        read = layer.inputs + (layer.outputs if BEFORE_SILU.search(name) else 0)
+        return numbers.in_norms * numbers.filled(read, channels=layer.channels)
     if layer.kind == "attention":
-        return narrow * (layer.inputs + layer.outputs)
+        return narrow * numbers.filled(layer.inputs + layer.outputs, channels=layer.channels)
     shared = NOTHING_OF_ITS_OWN.search(name) or (SHARED_UNLESS_WIDENED.search(name) and not numbers.widened)
-    if layer.kind == "conv":
-        return 0 if shared else narrow * layer.inputs
+    reads = trained or (layer.kind == "conv" and numbers.keeps_for_frozen)
+    read = numbers.filled(layer.inputs, channels=layer.channels) if reads and not shared else 0
     # The gated half and its gate, as they come out, and GELU of the gate.
     gate = layer.outputs + layer.outputs // 2 if GATE.search(name) else 0
-    return narrow * (gate + (layer.inputs if trained and not shared else 0))
+    return narrow * (gate + read)
 
 
 def is_trained(layer: Layer, *, method: Method, targets: Iterable[str]) -> bool:

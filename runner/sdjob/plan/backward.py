@@ -13,8 +13,6 @@ from sdjob.plan.network import Layer
 from sdjob.plan.work import Adapters
 from sdjob.spec.train import Method
 
-GRADIENT_BYTES = 4  # gradients are as wide as the float32 masters
-
 
 @dataclass(frozen=True)
 class Pass:
@@ -32,6 +30,12 @@ class Pass:
     checkpointing: bool
     accumulates: bool
     """Gradients of the micro-steps before are there all the time."""
+
+    gradient_bytes: float = 4
+    """Of a weight: torch's are as wide as the float32 masters."""
+
+    gradients_beside: bool = False
+    """The gradients within a block that is computed again are all kept beside what it keeps."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def peak_of(layers: Sequence[Layer], *, run: Pass) -> Peak:
         again = run.checkpointing and bool(block)
         before -= sum(one.entry if again else one.kept for one in group)
         inside = sum(one.kept for one in group)
-        entry = group[0].entry if again else 0
+        entry = group[0].entry + (inside if run.gradients_beside else 0) if again else 0
         for one in reversed(group):
             there = all_gradients if run.accumulates else gradients
             best = max(best, Peak(there, before + entry + inside + one.passing), key=lambda peak: peak.total)
@@ -90,10 +94,10 @@ def held_by_layer(layers: Sequence[Layer], *, run: Pass) -> list[Held]:
         found.append(
             Held(
                 block=block,
-                entry=run.pictures * run.numbers.in_products * layer.inputs if first and block and kept else 0,
+                entry=run.pictures * entry_of(layer, numbers=run.numbers) if first and block and kept else 0,
                 kept=run.pictures * kept + copy,
-                gradient=GRADIENT_BYTES * trained,
-                passing=run.pictures * passing_of(layer, numbers=run.numbers) + GRADIENT_BYTES * trained + copy,
+                gradient=round(run.gradient_bytes * trained),
+                passing=run.pictures * passing_of(layer, numbers=run.numbers) + round(run.gradient_bytes * trained) + copy,
             )
         )
     return found
@@ -102,4 +106,8 @@ def held_by_layer(layers: Sequence[Layer], *, run: Pass) -> list[Held]:
 def passing_of(layer: Layer, *, numbers: Numbers) -> int:
     """The gradients of its output and of its input."""
     wide = numbers.in_norms if layer.kind == "norm" else numbers.in_products
-    return wide * (layer.inputs + layer.outputs)
+    return wide * numbers.filled(layer.inputs + layer.outputs, channels=layer.channels)
+
+
+def entry_of(layer: Layer, *, numbers: Numbers) -> int:
+    return numbers.in_products * numbers.filled(layer.inputs, channels=layer.channels)

@@ -30,6 +30,8 @@ class Layer:
     into: int = 0
     """Numbers that go into one row of the product that it is, and that come out of it; a convolution's kernel counts to `into`."""
     out: int = 0
+    channels: int = 0
+    """Of what goes in."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,21 @@ def conv(name: str, *, into: int, out: int, grid: Grid, kernel: int = 3, reads: 
     """`grid` is what comes out; `reads` what goes in, where that is another."""
     weights = into * out * kernel**2
     sizes = {"inputs": into * (reads or grid).size, "outputs": out * grid.size}
-    return Layer(name, "conv", weights + out, 2 * weights * grid.size, **sizes, into=into * kernel**2, out=out)
+    return Layer(name, "conv", weights + out, 2 * weights * grid.size, **sizes, into=into * kernel**2, out=out, channels=into)
 
 
 def linear(name: str, *, into: int, out: int, rows: int, bias: bool = True) -> Layer:
-    return Layer(name, "linear", into * out + bias * out, 2 * into * out * rows, into * rows, out * rows, into, out)
+    return Layer(name, "linear", into * out + bias * out, 2 * into * out * rows, into * rows, out * rows, into, out, into)
 
 
 def attention(name: str, *, width: int, queries: int, keys: int) -> Layer:
     """Scores, and the sum that they weigh: a product each, of all heads together."""
-    return Layer(name, "attention", 0, 2 * 2 * queries * keys * width, (queries + 2 * keys) * width, queries * width)
+    flops, inputs = 2 * 2 * queries * keys * width, (queries + 2 * keys) * width
+    return Layer(name, "attention", 0, flops, inputs, queries * width, channels=width)
 
 
 def norm(name: str, *, width: int, rows: int) -> Layer:
-    return Layer(name, "norm", 2 * width, 0, width * rows, width * rows)
+    return Layer(name, "norm", 2 * width, 0, width * rows, width * rows, channels=width)
 
 
 # ---- the UNet --------------------------------------------------------------------------------------------------------------
@@ -226,8 +229,27 @@ def vae_encoder(config: Config, *, picture: Grid) -> Iterator[Layer]:
         yield conv("quant_conv", into=moments, out=moments, grid=grid, kernel=1)
 
 
-def vae_middle(width: int, grid: Grid) -> Iterator[Layer]:
-    name, rows = "encoder.mid_block", grid.size
+def vae_decoder(config: Config) -> Iterator[Layer]:
+    """The other half, which lies on the device for the pictures of a validation: its parameters, of a map of one latent."""
+    widths, grid = list(reversed(config["block_out_channels"])), Grid(1, 1)
+    before, latents = widths[0], config["latent_channels"]
+    if config.get("use_post_quant_conv", True):
+        yield conv("post_quant_conv", into=latents, out=latents, grid=grid, kernel=1)
+    yield conv("decoder.conv_in", into=latents, out=before, grid=grid)
+    yield from vae_middle(before, grid, name="decoder.mid_block")
+    for number, width in enumerate(widths):
+        name = f"decoder.up_blocks.{number}"
+        for layer in range(config["layers_per_block"] + 1):
+            yield from resnet(f"{name}.resnets.{layer}", into=before, out=width, grid=grid, time_width=None)
+            before = width
+        if number < len(widths) - 1:
+            yield conv(f"{name}.upsamplers.0.conv", into=width, out=width, grid=grid)
+    yield norm("decoder.conv_norm_out", width=before, rows=1)
+    yield conv("decoder.conv_out", into=before, out=config["in_channels"], grid=grid)
+
+
+def vae_middle(width: int, grid: Grid, *, name: str = "encoder.mid_block") -> Iterator[Layer]:
+    rows = grid.size
     yield from resnet(f"{name}.resnets.0", into=width, out=width, grid=grid, time_width=None)
     yield norm(f"{name}.attentions.0.group_norm", width=width, rows=rows)
     for part in ("to_q", "to_k", "to_v", "to_out.0"):

@@ -33,7 +33,7 @@ class Adapters:
 
 @dataclass(frozen=True)
 class StepWork:
-    """FLOPs of one picture."""
+    """FLOPs, of one picture where nothing else is said."""
 
     forward: int
     backward: int
@@ -43,6 +43,9 @@ class StepWork:
     @property
     def total(self) -> int:
         return self.forward + self.backward + self.again
+
+    def times(self, pictures: int) -> "StepWork":
+        return StepWork(self.forward * pictures, self.backward * pictures, self.again * pictures)
 
 
 def step_work(layers: Sequence[Layer], *, method: Method, adapters: Adapters | None, checkpointing: bool) -> StepWork:

@@ -3,19 +3,9 @@
 import pytest
 
 from fakes.clock import FakeClock
-from sdjob.job.interval import (
-    FIRST_S,
-    LONGEST_S,
-    SHORTEST_S,
-    Interval,
-    Save,
-    begun,
-    interrupted_every_s,
-    interval_of,
-    interval_s,
-    last_save,
-)
+from sdjob.job.interval import Interval, begun, interrupted_every_s, interval_of, last_save
 from sdjob.ledger.read import AttemptLedger
+from sdjob.plan.interruptions import FIRST_S, LONGEST_S, SHORTEST_S, Save, interval_s
 from sdjob.spec.hardware import parse_accelerator
 from unit.spec.jobs import job
 

@@ -1,0 +1,181 @@
+"""What one device holds at the peak of a step, part by part, against what it has. The same sum judges changes (plan/changes.py).
+
+torch: held to the trainer's own step on tensors without numbers (train_torch/forecast.py); flax on a TPU: to what libtpu's compiler
+says of the real program. benchmarks/plan_memory.py prints both tables.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+from sdjob.plan.activations import Numbers, block_of
+from sdjob.plan.backward import Pass, Peak, peak_of
+from sdjob.plan.models import KnownModel
+from sdjob.plan.network import Layer
+from sdjob.plan.work import Adapters
+from sdjob.spec.hardware import Accelerator, num_devices, parse_accelerator, resolve_precision
+from sdjob.spec.job import JobSpec
+from sdjob.spec.train import TrainSpec
+
+# Bytes a trained number. AdamW: two moments. 8-bit: https://huggingface.co/docs/bitsandbytes/main/en/optimizers. Adafactor: sums
+# of rows and columns (arXiv 1804.04235), next to nothing. Prodigy: two moments, the start and a sum beside them (arXiv 2306.06101).
+MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 0, "prodigy": 16}
+MASTER_BYTES = EMA_BYTES = 4
+# What a driver leaves of a card's memory: 22888 of 24576 MiB, as EC2 lists L4s and A10Gs (describe-instance-types: g6, g5).
+GPU_USABLE = 22888 / 24576
+# What libtpu gives a program: 15.75 of v5e's 16 GiB, 31.24 of v6e's 32 (tests/parity/test_flax_forecast.py).
+TPU_USABLE = 15.75 / 16
+# CUDA's context and the workspaces of its libraries: a round number above what is commonly seen, 0.3 to 0.6 GiB.
+CUDA_WORKSPACE = 0.75 * 2**30
+# Blocks that the allocator cannot use again for other shapes.
+FRAGMENTED_SHARE = 0.05
+TPU_TILE = 128  # https://openxla.org/xla/tiled_layout: of the minor dimension, which is the channels'
+BUCKET_BYTES = 64 * 2**20  # gradients are reduced in flat buffers of this size: train_torch/step.py
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of one device."""
+
+    parts: dict[str, int]
+    capacity: int | None
+    """None where the hardware is not named."""
+
+    @property
+    def needed(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool | None:
+        return None if self.capacity is None else self.needed <= self.capacity
+
+
+def memory_of(job: JobSpec, *, model: KnownModel) -> Memory:
+    """Parts that are nothing are left out."""
+    device = DeviceSum(job, model, parse_accelerator(job.run.accelerator))
+    parts = {name: round(size) for name, size in device.parts().items() if size >= 1}
+    return Memory(parts, device.capacity)
+
+
+def encoders_run_in_the_loop(job: JobSpec) -> bool:
+    """Encoded once before the training where the crop is determined and the encoders stay as they are."""
+    if job.train.cache == "never" or job.train.text_encoder != "frozen":
+        return True
+    return job.train.cache == "auto" and job.data.crop != "center"
+
+
+def adapters_of(train: TrainSpec) -> Adapters | None:
+    return Adapters(train.lora.rank, train.lora.targets) if train.method == "lora" else None
+
+
+def trained_params(layers: list[Layer], *, train: TrainSpec) -> int:
+    adapters = adapters_of(train)
+    return adapters.params(layers) if adapters else sum(layer.params for layer in layers)
+
+
+@dataclass(frozen=True)
+class DeviceSum:
+    job: JobSpec
+    model: KnownModel
+    machine: Accelerator
+
+    @property
+    def capacity(self) -> int | None:
+        gib = self.machine.device_memory_gib
+        if gib is None:
+            return None
+        return int(gib * 2**30 * (TPU_USABLE if self.machine.kind == "tpu" else GPU_USABLE))
+
+    @property
+    def layers(self) -> list[Layer]:
+        resolution = self.job.data.resolution
+        return self.model.unet(width=resolution.width, height=resolution.height)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a number that is computed with."""
+        return 4 if resolve_precision(self.job.train.precision, accelerator=self.machine) == "fp32" else 2
+
+    @property
+    def numbers(self) -> Numbers:
+        if self.job.train.backend == "flax":
+            tile = TPU_TILE if self.machine.kind == "tpu" else 1
+            return Numbers(in_products=self.width, in_norms=self.width, tile=tile, keeps_for_frozen=False)
+        widened = self.width == 2 and self.machine.kind == "nvidia"
+        return Numbers(in_products=self.width, in_norms=4 if widened else self.width)
+
+    @property
+    def pictures(self) -> int:
+        """Of one micro-step; a prior's come on top."""
+        return self.job.train.device_batch * (2 if self.job.data.prior else 1)
+
+    @property
+    def accumulates(self) -> bool:
+        run, train = self.job.run, self.job.train
+        return train.global_batch > train.device_batch * num_devices(self.machine, nodes=run.nodes, slices=run.slices)
+
+    @property
+    def spread_over(self) -> int:
+        """flax spreads the state over the devices of a host; torch has all of it on each."""
+        return self.machine.devices_per_node if self.job.train.backend == "flax" else 1
+
+    def parts(self) -> dict[str, float]:
+        train, layers = self.job.train, self.layers
+        trained, base = trained_params(layers, train=train), sum(layer.params for layer in layers)
+        frozen = base if train.method == "lora" else 0
+        peak, encoding = self.peak(layers), self.encoding()
+        in_between = max(peak.activations, encoding - peak.gradients)
+        return {
+            "weights": self.width * frozen + MASTER_BYTES * trained / self.spread_over,
+            "gradients": peak.gradients,
+            "moments": MOMENT_BYTES[train.optimizer.name] * trained / self.spread_over,
+            "ema": EMA_BYTES * trained / self.spread_over if train.ema else 0,
+            "activations": in_between,
+            "encoders": self.encoders(),
+            "workspace": self.workspace(layers, in_between=in_between),
+        }
+
+    def peak(self, layers: list[Layer]) -> Peak:
+        train, on_flax = self.job.train, self.job.train.backend == "flax"
+        return peak_of(
+            layers,
+            run=Pass(
+                method=train.method,
+                adapters=adapters_of(train),
+                pictures=self.pictures,
+                numbers=self.numbers,
+                copies_weights=self.width == 2 and not on_flax,
+                checkpointing=train.gradient_checkpointing,
+                accumulates=self.accumulates,
+                # XLA has them as narrow as the products that make them; it puts off those of a block's weights, for which the
+                # gradients within the block are kept beside what they are multiplied with.
+                gradient_bytes=(self.width if on_flax and not self.accumulates else MASTER_BYTES) / self.spread_over,
+                gradients_beside=on_flax,
+            ),
+        )
+
+    def encoders(self) -> float:
+        """Frozen, in the compute precision; a trained text encoder is as a trained UNet."""
+        train, text = self.job.train, self.model.text_params
+        if not encoders_run_in_the_loop(self.job):
+            return 0
+        trained = text * (MASTER_BYTES + 4 + MOMENT_BYTES[train.optimizer.name]) if train.text_encoder == "full" else 0
+        return self.width * (self.model.vae_params + text) + trained
+
+    def encoding(self) -> float:
+        """The VAE at its widest: the largest map as input, as two results in between, and once more around the norm."""
+        if not encoders_run_in_the_loop(self.job):
+            return 0
+        resolution, numbers = self.job.data.resolution, self.numbers
+        layers = self.model.vae_encoder(width=resolution.width, height=resolution.height)
+        largest = max(layer.outputs for layer in layers)
+        return self.pictures * largest * (3 * numbers.in_products + (2 if numbers.widened else 1) * numbers.in_norms)
+
+    def workspace(self, layers: list[Layer], *, in_between: float) -> float:
+        if self.job.train.backend == "flax":
+            # The largest block's weights whole, gathered from the devices that they are spread over, and their gradients.
+            blocks = (list(group) for block, group in groupby(layers, key=block_of) if block)
+            largest = max(sum(layer.params for layer in group) for group in blocks)
+            return 2 * MASTER_BYTES * largest if self.spread_over > 1 and self.job.train.method == "full" else 0
+        reduced = BUCKET_BYTES if self.machine.devices * self.job.run.nodes > 1 else 0
+        context = CUDA_WORKSPACE if self.machine.kind == "nvidia" else 0
+        return context + FRAGMENTED_SHARE * in_between * (self.machine.kind == "nvidia") + reduced

