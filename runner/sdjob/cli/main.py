@@ -47,6 +47,12 @@ def convert() -> Verb:
     return convert
 
 
+def plan() -> Verb:
+    from sdjob.cli import plan
+
+    return plan
+
+
 def run() -> Verb:
     from sdjob.cli import run
 
@@ -124,6 +130,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "validate": (validate, "check job files: spelling and sense, offline"),
     "schema": (schema, "print the JSON Schema of the job file"),
     "convert": (convert, "make a job file of a command line of diffusers' training scripts"),
+    "plan": (plan, "tell beforehand what a job takes: memory, hours, money"),
     "run": (run, "stage, train, checkpoint and publish on this machine"),
     "render": (render, "print Kubernetes manifests, for kubectl apply -f -"),
     "submit": (submit, "have a cluster run the job"),

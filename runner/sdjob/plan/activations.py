@@ -64,7 +64,12 @@ def kept_of(layer: Layer, *, trained: bool, numbers: Numbers) -> int:
 
 
 def is_trained(layer: Layer, *, method: Method, targets: Iterable[str]) -> bool:
-    return method == "full" or any(layer.name.endswith(target) for target in targets)
+    return method == "full" or any(ends_so(layer, target) for target in targets)
+
+
+def ends_so(layer: Layer, target: str) -> bool:
+    """peft's rule: the whole name, or its end behind a dot."""
+    return layer.name == target or layer.name.endswith(f".{target}")
 
 
 def kept_by_layer(

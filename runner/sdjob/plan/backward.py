@@ -1,7 +1,7 @@
 """The most that a forward and a backward pass hold at once, beside what is held all the time.
 
-The backward pass is walked layer by layer: what layers have kept goes, what their weights get as gradients comes. Of a small batch
-the peak lies at its end, of a large one at its beginning.
+The backward pass is walked layer by layer: what layers have kept goes, what their weights get as gradients comes. Of a small
+batch the peak lies at its end, of a large one at its beginning.
 """
 
 from collections.abc import Sequence
@@ -85,22 +85,30 @@ def peak_of(layers: Sequence[Layer], *, run: Pass) -> Peak:
 
 def held_by_layer(layers: Sequence[Layer], *, run: Pass) -> list[Held]:
     targets = run.adapters.targets if run.adapters else ()
-    full, found, last = run.method == "full", list[Held](), ""
-    for layer, kept in kept_by_layer(layers, method=run.method, numbers=run.numbers, targets=targets):
-        block = block_of(layer)
-        first, last = block != last, block
-        trained = layer.params if full else (run.adapters.params([layer]) if run.adapters else 0)
-        copy = trained * run.numbers.in_products if run.copies_weights and layer.kind in {"conv", "linear"} else 0
-        found.append(
-            Held(
-                block=block,
-                entry=run.pictures * entry_of(layer, numbers=run.numbers) if first and block and kept else 0,
-                kept=run.pictures * kept + copy,
-                gradient=round(run.gradient_bytes * trained),
-                passing=run.pictures * passing_of(layer, numbers=run.numbers) + round(run.gradient_bytes * trained) + copy,
-            )
-        )
+    found = list[Held]()
+    kept = kept_by_layer(layers, method=run.method, numbers=run.numbers, targets=targets)
+    for block, group in groupby(kept, key=lambda pair: block_of(pair[0])):
+        members = list(group)
+        reached = any(kept_bytes for _, kept_bytes in members)
+        for number, (layer, kept_bytes) in enumerate(members):
+            entry = run.pictures * entry_of(layer, numbers=run.numbers) if block and reached and not number else 0
+            found.append(held(layer, kept_bytes, block=block, entry=entry, run=run))
     return found
+
+
+def held(layer: Layer, kept: int, *, block: str, entry: int, run: Pass) -> Held:
+    """`kept`: bytes a picture."""
+    full = run.method == "full"
+    trained = layer.params if full else (run.adapters.params([layer]) if run.adapters else 0)
+    copy = trained * run.numbers.in_products if run.copies_weights and layer.kind in {"conv", "linear"} else 0
+    gradient = round(run.gradient_bytes * trained)
+    return Held(
+        block=block,
+        entry=entry,
+        kept=run.pictures * kept + copy,
+        gradient=gradient,
+        passing=run.pictures * passing_of(layer, numbers=run.numbers) + gradient + copy,
+    )
 
 
 def passing_of(layer: Layer, *, numbers: Numbers) -> int:

@@ -1,7 +1,7 @@
-"""What would make a job fit its device: changes of a field or two, the cheapest in time and quality first, each judged by the sum."""
+"""What would make a job fit its device: a few fields changed, the cheapest in time and quality first, each judged by the sum."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -11,20 +11,21 @@ from sdjob.spec.data import Resolution
 from sdjob.spec.hardware import parse_accelerator
 from sdjob.spec.job import JobSpec
 from sdjob.spec.support import unsupported
+from sdjob.spec.train import TrainSpec
 
 MOST = 3
-SMALLEST_SIDE = 256
+SMALLEST_SIDE, SIDES = 256, 64
 
 
 @dataclass(frozen=True)
 class Change:
-    fields: str
+    fields: tuple[str, ...]
     """As `--set` takes them."""
 
     price: str
     """What it costs beside memory."""
 
-    train: dict[str, Any]
+    train: dict[str, Any] = field(default_factory=dict)
     side: int | None = None
 
     def applied(self, job: JobSpec) -> JobSpec:
@@ -41,8 +42,8 @@ class Fitting:
     """Bytes, with them."""
 
     @property
-    def fields(self) -> str:
-        return " ".join(change.fields for change in self.changes)
+    def fields(self) -> list[str]:
+        return [field for change in self.changes for field in change.fields]
 
     @property
     def price(self) -> str:
@@ -50,61 +51,94 @@ class Fitting:
 
 
 def fitting_changes(job: JobSpec, *, model: KnownModel) -> list[Fitting]:
-    """The first of one change, then of two, then of three, that fit; none where nothing does."""
+    """At most three ways to fit: those of one change first, then of two, then of three. Empty where nothing does."""
     candidates, found = list(changes_of(job)), list[Fitting]()
-    for size in (1, 2, 3):
-        for chosen in combinations(candidates, size):
-            if len(found) == MOST:
-                return found
-            if any(all(change in chosen for change in known.changes) for known in found) or contradicts(chosen):
-                continue
-            changed = job
-            for change in chosen:
-                changed = change.applied(changed)
-            memory = memory_of(changed, model=model)
-            if memory.fits:
-                found.append(Fitting(chosen, memory.needed))
+    for chosen in (chosen for size in (1, 2, 3) for chosen in combinations(candidates, size)):
+        if len(found) == MOST:
+            break
+        if contradicts(chosen) or any(set(known.fields) <= set(Fitting(chosen, 0).fields) for known in found):
+            continue
+        memory = memory_of(with_all(job, chosen), model=model)
+        if memory.fits:
+            found.append(Fitting(chosen, memory.needed))
     return found
+
+
+def with_all(job: JobSpec, changes: tuple[Change, ...]) -> JobSpec:
+    for change in changes:
+        job = change.applied(job)
+    return job
 
 
 def contradicts(chosen: tuple[Change, ...]) -> bool:
     """Two of them set one field."""
-    fields = [change.fields.partition("=")[0] for change in chosen]
-    return len(set(fields)) < len(fields)
+    names = [change.fields[0].partition("=")[0] for change in chosen]
+    return len(set(names)) < len(names)
 
 
 def changes_of(job: JobSpec) -> Iterator[Change]:
     """Those that this version can carry out."""
-    able = len(unsupported(job))
-    for change in every_change(job):
-        if len(unsupported(change.applied(job))) <= able:
-            yield change
+    refused = len(unsupported(job))
+    for of_one_kind in (precision, batches, caching, averages, checkpointing, optimizers, sides, methods):
+        for change in of_one_kind(job):
+            if len(unsupported(change.applied(job))) <= refused:
+                yield change
 
 
-def every_change(job: JobSpec) -> Iterator[Change]:
-    train, machine = job.train, parse_accelerator(job.run.accelerator)
-    if train.precision == "fp32" and machine.kind != "cpu":
-        yield Change("train.precision=auto", "rounding", {"precision": "auto"})
-    if train.device_batch > 1:
-        half = train.device_batch // 2
-        if train.global_batch % half == 0 and train.global_batch % train.device_batch == 0:
-            yield Change(f"train.device_batch={half}", "the same batch in more micro-steps", {"device_batch": half})
-            yield Change("train.device_batch=1", "the same batch in more micro-steps", {"device_batch": 1})
-    if train.cache == "never" and train.text_encoder == "frozen" and job.data.crop == "center":
-        yield Change("train.cache=auto", "encoders run once", {"cache": "auto"})
-    if train.ema is not None:
-        yield Change("train.ema=null", "no average of the weights", {"ema": None})
-    if not train.gradient_checkpointing:
-        yield Change("train.gradient_checkpointing=true", "about a third more work", {"gradient_checkpointing": True})
-    if train.optimizer.name == "adamw" and train.backend == "torch" and machine.kind == "nvidia":
-        optimizer = train.optimizer.model_copy(update={"name": "adamw8bit"})
-        yield Change("train.optimizer.name=adamw8bit", "moments of 8 bits", {"optimizer": optimizer})
-    if train.optimizer.name == "adamw":
-        optimizer = train.optimizer.model_copy(update={"name": "adafactor"})
-        yield Change("train.optimizer.name=adafactor", "another optimizer", {"optimizer": optimizer})
-    side = min(job.data.resolution.width, job.data.resolution.height)
-    for smaller in (side * 3 // 4 // 64 * 64, side // 2 // 64 * 64):
-        if smaller >= SMALLEST_SIDE:
-            yield Change(f"data.resolution={smaller}", "smaller pictures", {}, side=smaller)
-    if train.method == "full":
-        yield Change("train.method=lora", "a LoRA instead of the whole UNet", {"method": "lora"})
+# ---- what may be changed, the cheapest first -------------------------------------------------------------------------------
+
+
+def precision(job: JobSpec) -> Iterator[Change]:
+    if job.train.precision == "fp32" and parse_accelerator(job.run.accelerator).kind != "cpu":
+        yield Change(("train.precision=auto",), "sums are rounded more coarsely", {"precision": "auto"})
+
+
+def batches(job: JobSpec) -> Iterator[Change]:
+    """The batch of a step stays what it is, so the file must say it."""
+    device_batch, global_batch = job.train.device_batch, job.train.global_batch
+    for smaller in dict.fromkeys([device_batch // 2, 1]) if device_batch > 1 else ():
+        if device_batch % smaller == 0:
+            fields = (f"train.device_batch={smaller}", f"train.global_batch={global_batch}")
+            yield Change(fields, "the same batch in more micro-steps", {"device_batch": smaller})
+
+
+def caching(job: JobSpec) -> Iterator[Change]:
+    if job.train.cache == "never" and job.train.text_encoder == "frozen" and job.data.crop == "center":
+        yield Change(("train.cache=auto",), "encoders run once", {"cache": "auto"})
+
+
+def averages(job: JobSpec) -> Iterator[Change]:
+    if job.train.ema is not None:
+        yield Change(("train.ema=null",), "no average of the weights", {"ema": None})
+
+
+def checkpointing(job: JobSpec) -> Iterator[Change]:
+    if not job.train.gradient_checkpointing:
+        yield Change(("train.gradient_checkpointing=true",), "about a third more work", {"gradient_checkpointing": True})
+
+
+def optimizers(job: JobSpec) -> Iterator[Change]:
+    if job.train.optimizer.name != "adamw":
+        return
+    if job.train.backend == "torch" and parse_accelerator(job.run.accelerator).kind == "nvidia":
+        yield optimizer("adamw8bit", train=job.train, price="moments of 8 bits")
+    yield optimizer("adafactor", train=job.train, price="another optimizer")
+
+
+def optimizer(name: str, *, train: TrainSpec, price: str) -> Change:
+    return Change((f"train.optimizer.name={name}",), price, {"optimizer": train.optimizer.model_copy(update={"name": name})})
+
+
+def sides(job: JobSpec) -> Iterator[Change]:
+    resolution = job.data.resolution
+    if resolution.width != resolution.height:
+        return
+    for smaller in (resolution.width * 3 // 4, resolution.width // 2):
+        side = smaller // SIDES * SIDES
+        if side >= SMALLEST_SIDE:
+            yield Change((f"data.resolution={side}",), "smaller pictures", side=side)
+
+
+def methods(job: JobSpec) -> Iterator[Change]:
+    if job.train.method == "full":
+        yield Change(("train.method=lora",), "a LoRA instead of the whole UNet", {"method": "lora"})

@@ -57,8 +57,8 @@ class Losses:
 
 
 def losses(
-    training_s: float, *, every_s: float, commit_every_s: float, start_s: float, restore_s: float, stall_s: float, commit_s: float,
-    saved_at_notice: bool,
+    training_s: float, *, every_s: float, commit_every_s: float, start_s: float, restore_s: float, stall_s: float,
+    commit_s: float, saved_at_notice: bool,
 ) -> Losses:  # fmt: skip
     """`every_s`: between interruptions. `saved_at_notice`: a save fits the notice, so that next to nothing is lost."""
     stalls_s = stall_s * training_s / commit_every_s

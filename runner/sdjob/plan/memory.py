@@ -1,10 +1,12 @@
 """What one device holds at the peak of a step, part by part, against what it has. The same sum judges changes (plan/changes.py).
 
-torch: held to the trainer's own step on tensors without numbers (train_torch/forecast.py); flax on a TPU: to what libtpu's compiler
-says of the real program. benchmarks/plan_memory.py prints both tables.
+torch: held to the trainer's own step on tensors without numbers (train_torch/forecast.py); flax on a TPU: to what libtpu's
+compiler says of the real program. benchmarks/plan_memory.py prints both tables.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
 
 from sdjob.plan.activations import Numbers, block_of
@@ -16,8 +18,9 @@ from sdjob.spec.hardware import Accelerator, num_devices, parse_accelerator, res
 from sdjob.spec.job import JobSpec
 from sdjob.spec.train import TrainSpec
 
-# Bytes a trained number. AdamW: two moments. 8-bit: https://huggingface.co/docs/bitsandbytes/main/en/optimizers. Adafactor: sums
-# of rows and columns (arXiv 1804.04235), next to nothing. Prodigy: two moments, the start and a sum beside them (arXiv 2306.06101).
+# Bytes a trained number. AdamW: two moments. 8-bit: https://huggingface.co/docs/bitsandbytes/main/en/optimizers. Adafactor: means
+# of rows and columns (arXiv 1804.04235), next to nothing. Prodigy: two moments, the start and a sum beside them (arXiv
+# 2306.06101).
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 0, "prodigy": 16}
 MASTER_BYTES = EMA_BYTES = 4
 # What a driver leaves of a card's memory: 22888 of 24576 MiB, as EC2 lists L4s and A10Gs (describe-instance-types: g6, g5).
@@ -67,9 +70,15 @@ def adapters_of(train: TrainSpec) -> Adapters | None:
     return Adapters(train.lora.rank, train.lora.targets) if train.method == "lora" else None
 
 
-def trained_params(layers: list[Layer], *, train: TrainSpec) -> int:
+def trained_params(layers: Sequence[Layer], *, train: TrainSpec) -> int:
     adapters = adapters_of(train)
     return adapters.params(layers) if adapters else sum(layer.params for layer in layers)
+
+
+@lru_cache(maxsize=64)
+def kept_peak(model: KnownModel, *, width: int, height: int, run: Pass) -> Peak:
+    """Most changes that are tried leave the pass as it is."""
+    return peak_of(model.unet(width=width, height=height), run=run)
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class DeviceSum:
         return int(gib * 2**30 * (TPU_USABLE if self.machine.kind == "tpu" else GPU_USABLE))
 
     @property
-    def layers(self) -> list[Layer]:
+    def layers(self) -> Sequence[Layer]:
         resolution = self.job.data.resolution
         return self.model.unet(width=resolution.width, height=resolution.height)
 
@@ -122,7 +131,7 @@ class DeviceSum:
         train, layers = self.job.train, self.layers
         trained, base = trained_params(layers, train=train), sum(layer.params for layer in layers)
         frozen = base if train.method == "lora" else 0
-        peak, encoding = self.peak(layers), self.encoding()
+        peak, encoding = self.peak(), self.encoding()
         in_between = max(peak.activations, encoding - peak.gradients)
         return {
             "weights": self.width * frozen + MASTER_BYTES * trained / self.spread_over,
@@ -134,10 +143,12 @@ class DeviceSum:
             "workspace": self.workspace(layers, in_between=in_between),
         }
 
-    def peak(self, layers: list[Layer]) -> Peak:
+    def peak(self) -> Peak:
         train, on_flax = self.job.train, self.job.train.backend == "flax"
-        return peak_of(
-            layers,
+        return kept_peak(
+            self.model,
+            width=self.job.data.resolution.width,
+            height=self.job.data.resolution.height,
             run=Pass(
                 method=train.method,
                 adapters=adapters_of(train),
@@ -170,7 +181,7 @@ class DeviceSum:
         largest = max(layer.outputs for layer in layers)
         return self.pictures * largest * (3 * numbers.in_products + (2 if numbers.widened else 1) * numbers.in_norms)
 
-    def workspace(self, layers: list[Layer], *, in_between: float) -> float:
+    def workspace(self, layers: Sequence[Layer], *, in_between: float) -> float:
         if self.job.train.backend == "flax":
             # The largest block's weights whole, gathered from the devices that they are spread over, and their gradients.
             blocks = (list(group) for block, group in groupby(layers, key=block_of) if block)

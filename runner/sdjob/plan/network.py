@@ -28,8 +28,9 @@ class Layer:
     outputs: int
     """Numbers that come out."""
     into: int = 0
-    """Numbers that go into one row of the product that it is, and that come out of it; a convolution's kernel counts to `into`."""
+    """Numbers that go into one row of the product that it is; a convolution's kernel counts."""
     out: int = 0
+    """And that come out of it."""
     channels: int = 0
     """Of what goes in."""
 

@@ -1,8 +1,7 @@
-"""All that a plan says of a job, added up from its parts. Pure: what is on the disk was read before (plan/models.py, plan/pictures.py)."""
+"""All that a plan says of a job, added up from its parts. Pure: what is on the disk was read before (models.py, pictures.py)."""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from sdjob.ckpt.policy import SHARE_OF_NOTICE, fits_notice
 from sdjob.plan.changes import Fitting, fitting_changes
@@ -18,7 +17,7 @@ from sdjob.plan.memory import (
     trained_params,
 )
 from sdjob.plan.models import KnownModel
-from sdjob.plan.prices import Price, chips_of, price_of
+from sdjob.plan.prices import Price, Row, chips_of, price_of
 from sdjob.plan.rates import bytes_per_s, shares_of
 from sdjob.plan.work import StepWork, step_work
 from sdjob.spec.hardware import Accelerator, num_devices, num_machines, parse_accelerator, resolve_precision
@@ -33,6 +32,7 @@ START_S = 180.0
 NETWORK_BYTES_PER_S = 200e6
 # A copy to the host over PCIe 3.0 x16, half of its 16 GB/s: https://pcisig.com
 COPY_BYTES_PER_S = 8e9
+LEAST_STALL_S = 0.01  # of a save, however small
 # Files of a published model hold float32.
 FILE_BYTES = 4
 # Beside the model's files and the checkpoints: pictures where nobody has counted them, logs, samples.
@@ -88,6 +88,32 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """Bytes between the machines and the places."""
+
+    model_bytes: int
+    """Fetched at a start, where scratch is new; so are the pictures, whose size nobody knows beforehand."""
+
+    restore_bytes: int
+    """And at a start after an interruption."""
+
+    commits: int | None
+    commit_bytes: int | None
+    """Of all of them."""
+
+    published_bytes: int
+    """At each place."""
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a pod needs beside its devices, in bytes."""
+
+    memory: int
+    scratch: int
+
+
+@dataclass(frozen=True)
 class Outlook:
     job: JobSpec
     machine: Accelerator
@@ -109,14 +135,20 @@ class Outlook:
     price: Price | None
     usd: Range | None
     checkpoint: Checkpoint
-    model_bytes: int
-    """That are fetched at a start, where scratch is new."""
+    transfer: Transfer
+    pod: Pod
 
-    pod_memory_bytes: int
-    pod_scratch_bytes: int
+    @property
+    def devices(self) -> int:
+        return num_devices(self.machine, nodes=self.job.run.nodes, slices=self.job.run.slices)
+
+    @property
+    def paid_devices(self) -> int:
+        """GPUs, or TPU chips."""
+        return chips_of(self.machine, nodes=self.job.run.nodes, slices=self.job.run.slices)
 
 
-def outlook(job: JobSpec, *, model: KnownModel, pictures: int | None, prices: dict[str, Any]) -> Outlook:
+def outlook(job: JobSpec, *, model: KnownModel, pictures: int | None, prices: list[Row]) -> Outlook:
     machine = parse_accelerator(job.run.accelerator)
     length, work, memory = length_of(job, pictures=pictures), work_of(job, model=model), memory_of(job, model=model)
     step_s = step_time(job, machine=machine, work=work)
@@ -124,17 +156,15 @@ def outlook(job: JobSpec, *, model: KnownModel, pictures: int | None, prices: di
     checkpoint = checkpoint_of(job, machine=machine, trained=work.trained_params, step_s=step_s)
     both = [lost(job, machine=machine, checkpoint=checkpoint, hours=hours) for hours in ends(training)]
     hours = Range(*(end + one.total_s / 3600 for end, one in zip(ends(training), both, strict=True))) if training else None
-    price = price_of(job, machine=machine, table=prices)
+    price = price_of(job, machine=machine, rows=prices)
     paid = chips_of(machine, nodes=job.run.nodes, slices=job.run.slices)
-    files = FILE_BYTES * (sum_params(model, job) + model.vae_params + model.text_params)
+    transfer = transfer_of(job, model=model, length=length, checkpoint=checkpoint, work=work, training=training)
     return Outlook(
         job, machine, model, length, work, memory,
         fitting=fitting_changes(job, model=model) if memory.fits is False else [],
         step_s=step_s, training_hours=training, hours=hours, losses=both[-1] if both else None, price=price,
         usd=Range(*(price.of_hours(end, devices=paid) for end in ends(hours))) if price and hours else None,
-        checkpoint=checkpoint, model_bytes=files,
-        pod_memory_bytes=machine.devices_per_node * PROCESS_BYTES + files + 2 * checkpoint.size_bytes,
-        pod_scratch_bytes=files + 3 * checkpoint.size_bytes + OTHER_SCRATCH,
+        checkpoint=checkpoint, transfer=transfer, pod=pod_of(machine, transfer=transfer, checkpoint=checkpoint),
     )  # fmt: skip
 
 
@@ -187,12 +217,13 @@ def checkpoint_of(job: JobSpec, *, machine: Accelerator, trained: int, step_s: R
     size = trained * (MASTER_BYTES + MOMENT_BYTES[train.optimizer.name] + (EMA_BYTES if train.ema else 0))
     upload_s, notice = size / NETWORK_BYTES_PER_S, notice_s(job.run)
     copy_s = size / COPY_BYTES_PER_S if machine.kind != "cpu" else 0.0
-    every_s = asked.every_seconds
-    if asked.every == "auto":
-        known_s = known_every_s(spot=job.run.spot, machines=num_machines(machine, nodes=job.run.nodes, slices=job.run.slices))
-        every_s = interval_s(Save(max(copy_s, 0.01), upload_s), interrupted_every_s=known_s)
-    elif asked.every_steps and step_s:
-        every_s = asked.every_steps * step_s.high
+    known_s = known_every_s(spot=job.run.spot, machines=num_machines(machine, nodes=job.run.nodes, slices=job.run.slices))
+    distances = [
+        interval_s(Save(max(copy_s, LEAST_STALL_S), upload_s), interrupted_every_s=known_s) if asked.every == "auto" else None,
+        asked.every_seconds,
+        asked.every_steps * step_s.high if asked.every_steps and step_s else None,
+    ]
+    every_s = min((distance for distance in distances if distance), default=None)
     fits = fits_notice(size, bytes_per_s=NETWORK_BYTES_PER_S, seconds_left=max(0.0, notice - copy_s))
     return Checkpoint(size, copy_s, upload_s, notice, fits, every_s)
 
@@ -213,3 +244,34 @@ def lost(job: JobSpec, *, machine: Accelerator, checkpoint: Checkpoint, hours: f
 
 def least_notice_s(size_bytes: int) -> float:
     return size_bytes / NETWORK_BYTES_PER_S / SHARE_OF_NOTICE
+
+
+def transfer_of(
+    job: JobSpec, *, model: KnownModel, length: Length, checkpoint: Checkpoint, work: Work, training: Range | None
+) -> Transfer:
+    commits = commits_of(job, steps=length.steps, training_s=training.high * 3600 if training else None, checkpoint=checkpoint)
+    whole = FILE_BYTES * (sum_params(model, job) + model.vae_params + model.text_params)
+    return Transfer(
+        model_bytes=whole,
+        restore_bytes=checkpoint.size_bytes,
+        commits=commits,
+        commit_bytes=None if commits is None else commits * checkpoint.size_bytes,
+        # A LoRA is published in two forms.
+        published_bytes=whole if job.train.method == "full" else 2 * MASTER_BYTES * work.trained_params,
+    )
+
+
+def commits_of(job: JobSpec, *, steps: int | None, training_s: float | None, checkpoint: Checkpoint) -> int | None:
+    """The last step is always committed."""
+    asked = job.checkpoint
+    if asked.every is asked.every_seconds is None and asked.every_steps and steps:
+        return math.ceil(steps / asked.every_steps)
+    return math.ceil(training_s / checkpoint.every_s) if training_s and checkpoint.every_s else None
+
+
+def pod_of(machine: Accelerator, *, transfer: Transfer, checkpoint: Checkpoint) -> Pod:
+    """The model is read by each process, and a copy of what is trained waits for its upload; scratch has three of them."""
+    return Pod(
+        memory=machine.devices_per_node * PROCESS_BYTES + transfer.model_bytes + 2 * checkpoint.size_bytes,
+        scratch=transfer.model_bytes + 3 * checkpoint.size_bytes + OTHER_SCRATCH,
+    )

@@ -14,7 +14,13 @@ BANDWIDTH = {
 # Published: 28 % on A100 (290 pictures a second on eight, https://github.com/mosaicml/diffusion); 18 % on H100 (MLPerf Training
 # 4.0, 73 pictures a second of one, https://github.com/mlcommons/training_results_v4.0); 33 % on TPU v5p (64 a second and chip,
 # diffusers' examples/research_projects/pytorch_xla). Each with a fifth more and a third less; of the others a wide range.
-SHARES = {"a100": (0.19, 0.34), "a100-80gb": (0.19, 0.34), "h100-80gb": (0.12, 0.22), "h100-mega-80gb": (0.12, 0.22), "v5p": (0.22, 0.40)}
+SHARES = {
+    "a100": (0.19, 0.34),
+    "a100-80gb": (0.19, 0.34),
+    "h100-80gb": (0.12, 0.22),
+    "h100-mega-80gb": (0.12, 0.22),
+    "v5p": (0.22, 0.40),
+}
 ASSUMED_SHARE = (0.15, 0.35)
 
 

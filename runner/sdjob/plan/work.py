@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from sdjob.plan.activations import block_of, is_trained
+from sdjob.plan.activations import block_of, ends_so, is_trained
 from sdjob.plan.network import Layer
 from sdjob.spec.train import Method
 
@@ -21,7 +21,7 @@ class Adapters:
     targets: tuple[str, ...]
 
     def chosen(self, layers: Iterable[Layer]) -> Iterator[Layer]:
-        return (layer for layer in layers if any(layer.name.endswith(target) for target in self.targets))
+        return (layer for layer in layers if any(ends_so(layer, target) for target in self.targets))
 
     def params(self, layers: Iterable[Layer]) -> int:
         return sum(self.rank * (layer.into + layer.out) for layer in self.chosen(layers))
@@ -51,20 +51,22 @@ class StepWork:
 def step_work(layers: Sequence[Layer], *, method: Method, adapters: Adapters | None, checkpointing: bool) -> StepWork:
     """Of the UNet alone. `adapters`: with method lora."""
     forward = backward = 0
-    reached = False
+    reached = list[bool]()
     for layer in layers:
         own = is_trained(layer, method=method, targets=adapters.targets if adapters else ())
         matrices = adapters.flops(layer) if adapters and own else 0
+        before = bool(reached) and reached[-1]
         forward += layer.flops + matrices
-        backward += backward_of(layer, trained=method == "full", reached=reached) + 2 * matrices
-        reached = reached or own
-    return StepWork(forward, backward, computed_again(layers) if checkpointing else 0)
+        backward += backward_of(layer, trained=method == "full", reached=before) + 2 * matrices
+        reached.append(before or own)
+    return StepWork(forward, backward, computed_again(layers, reached=reached) if checkpointing else 0)
 
 
-def computed_again(layers: Iterable[Layer]) -> int:
-    """Of each block all but its last layer: nobody reads what that gives, and torch stops before it."""
-    blocks = (list(of_block) for block, of_block in groupby(layers, key=block_of) if block)
-    return sum(layer.flops for of_block in blocks for layer in of_block[:-1])
+def computed_again(layers: Sequence[Layer], *, reached: Sequence[bool]) -> int:
+    """Of each block that the gradient comes to all but its last layer: nobody reads what that gives, and torch stops before."""
+    numbered = groupby(zip(layers, reached, strict=True), key=lambda pair: block_of(pair[0]))
+    blocks = (list(of_block) for block, of_block in numbered if block)
+    return sum(layer.flops for of_block in blocks if of_block[-1][1] for layer, _ in of_block[:-1])
 
 
 def backward_of(layer: Layer, *, trained: bool, reached: bool) -> int:

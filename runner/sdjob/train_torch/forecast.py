@@ -1,7 +1,7 @@
 """What a job's step will need of its device on torch: the trainer's own step, on tensors that have shapes and no numbers.
 
-`python -m sdjob.train_torch.forecast TASK.json` prints a Footprint as one line of JSON; the model's folder need have nothing but its
-configurations. What the allocator loses between its blocks, and CUDA's own context, are not in it.
+`python -m sdjob.train_torch.forecast TASK.json` prints a Footprint as one line of JSON; the model's folder need have nothing but
+its configurations. What the allocator loses between its blocks, and CUDA's own context, are not in it.
 """
 
 import argparse

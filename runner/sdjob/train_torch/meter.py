@@ -1,4 +1,4 @@
-"""What a program takes: the memory of its tensors, each storage metered from its birth to its death, and the work of its products.
+"""What a program takes: the memory of its tensors, each storage metered from birth to death, and the work of its products.
 
 torch's own FlopCounterMode keeps alive what gradient checkpointing computes again, so that memory cannot be metered beside it.
 """
@@ -49,7 +49,7 @@ class Meter(TorchDispatchMode):
         self.parts_at_peak: dict[str, int] = {}
         self.flops = 0
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002 - torch's form
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if counted := FLOPS.get(func._overloadpacket):
             self.flops += counted(*args, **(kwargs or {}), out_val=result)
@@ -57,6 +57,10 @@ class Meter(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self._see(tensor.untyped_storage())
         return result
+
+    @property
+    def parts_now(self) -> dict[str, int]:
+        return dict(self._now)
 
     @contextmanager
     def part(self, name: str) -> Generator[None]:

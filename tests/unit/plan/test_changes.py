@@ -1,0 +1,61 @@
+"""What would make a job fit: each way, said as `--set` takes it, is put into the job, and then it does."""
+
+import shlex
+
+import pytest
+import yaml
+
+from sdjob.plan.changes import fitting_changes
+from sdjob.plan.memory import memory_of
+from sdjob.spec.job import JobSpec
+from sdjob.spec.load import job_from_text
+from unit.plan.jobs import SDXL, make_job, model_of
+
+FULL = {"method": "full", "precision": "bf16", "ema": {}}
+TOO_LARGE = {
+    "full": make_job("nvidia-rtx-3060", train=FULL | {"device_batch": 4, "global_batch": 16}),
+    "full, 24 GB": make_job("nvidia-l4:2", train=FULL | {"device_batch": 16}),
+    "fp32": make_job("nvidia-l4", train={"method": "lora", "precision": "fp32", "device_batch": 16}),
+    "xl": make_job("nvidia-t4", source=SDXL, px=1024, train={"method": "lora", "device_batch": 4}),
+    "random crops": make_job("nvidia-rtx-3050", data={"crop": "random"}, train={"method": "lora", "device_batch": 7}),
+}
+
+
+def with_set(job: JobSpec, fields: list[str]) -> JobSpec:
+    text = yaml.safe_dump(job.model_dump(mode="json", exclude_unset=True))
+    return job_from_text(
+        text, source="job.yaml", overrides=[word for field in fields for word in shlex.split(field)], environment={}
+    )
+
+
+@pytest.mark.parametrize("name", TOO_LARGE)
+def test_each_way_fits(name):
+    job = TOO_LARGE[name]
+    assert memory_of(job, model=model_of(job)).fits is False
+    ways = fitting_changes(job, model=model_of(job))
+    assert 1 <= len(ways) <= 3
+    for way in ways:
+        changed = with_set(job, way.fields)
+        found = memory_of(changed, model=model_of(changed))
+        assert found.fits
+        assert found.needed == way.needed
+        assert changed.train.global_batch == job.train.global_batch
+        assert way.price
+
+
+def test_the_cheapest_comes_first():
+    ways = fitting_changes(TOO_LARGE["full, 24 GB"], model=model_of(TOO_LARGE["full, 24 GB"]))
+    assert ways[0].fields == ["train.device_batch=8", "train.global_batch=32"]
+
+
+def test_no_way_holds_another():
+    for job in TOO_LARGE.values():
+        ways = [set(way.fields) for way in fitting_changes(job, model=model_of(job))]
+        assert not any(one < other for one in ways for other in ways)
+
+
+def test_where_nothing_helps():
+    job = make_job("nvidia-gtx-1060", source=SDXL, px=256, train={"method": "lora", "precision": "fp32"})
+    assert memory_of(job, model=model_of(job)).fits is False
+    ways = fitting_changes(job, model=model_of(job))
+    assert [way.fields for way in ways if "train.precision=auto" not in way.fields] == []
