@@ -22,6 +22,7 @@ def width_of_the_terminal(monkeypatch: pytest.MonkeyPatch):
         "",
         *LIGHT,
         "convert",
+        "plan",
         "run",
         "render",
         "submit",

@@ -40,8 +40,8 @@ def length(found: Outlook) -> Iterator[str]:
 def work(found: Outlook) -> Iterator[str]:
     unet = found.work.unet
     parts = {"forward": unet.forward, "backward": unet.backward, "checkpointing": unet.again, "encoders": found.work.encoders}
-    told = ", ".join(f"{name} {flops / 1e12:.2f}" for name, flops in parts.items() if flops)
-    yield f"{found.work.total / 1e12:.2f} TFLOP a step ({told}); {found.work.trained_params:,} numbers are trained"
+    told = ", ".join(f"{name} {flops / 1e12:.3g}" for name, flops in parts.items() if flops)
+    yield f"{found.work.total / 1e12:.4g} TFLOP a step ({told}); {found.work.trained_params:,} numbers are trained"
 
 
 def memory(found: Outlook) -> Iterator[str]:
@@ -72,7 +72,7 @@ def time(found: Outlook) -> Iterator[str]:
     if found.hours is None or found.losses is None or found.training_hours is None:
         yield f"cannot be told: {unknown_time(found)}"
         return
-    yield f"{span(found.hours, '.1f')} hours, of which {span(found.training_hours, '.1f')} training"
+    yield f"{span(found.hours, '.3g')} hours, of which {span(found.training_hours, '.3g')} training"
 
 
 def price(found: Outlook) -> Iterator[str]:

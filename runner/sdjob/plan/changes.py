@@ -15,6 +15,7 @@ from sdjob.spec.train import TrainSpec
 
 MOST = 3
 SMALLEST_SIDE, SIDES = 256, 64
+METHOD = "train.method"
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,12 @@ class Change:
     price: str
     """What it costs beside memory."""
 
-    train: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict[str, Any])
     side: int | None = None
+
+    @property
+    def name(self) -> str:
+        return self.fields[0].partition("=")[0]
 
     def applied(self, job: JobSpec) -> JobSpec:
         data = job.data
@@ -46,22 +51,33 @@ class Fitting:
         return [field for change in self.changes for field in change.fields]
 
     @property
+    def names(self) -> set[str]:
+        return {change.name for change in self.changes}
+
+    @property
     def price(self) -> str:
         return ", ".join(change.price for change in self.changes)
 
 
 def fitting_changes(job: JobSpec, *, model: KnownModel) -> list[Fitting]:
-    """At most three ways to fit: those of one change first, then of two, then of three. Empty where nothing does."""
-    candidates, found = list(changes_of(job)), list[Fitting]()
-    for chosen in (chosen for size in (1, 2, 3) for chosen in combinations(candidates, size)):
+    """At most three ways to fit: those of one change first, then of two, then of three; another method comes last."""
+    found = list[Fitting]()
+    for chosen in ways(list(changes_of(job))):
         if len(found) == MOST:
             break
-        if contradicts(chosen) or any(set(known.fields) <= set(Fitting(chosen, 0).fields) for known in found):
+        if contradicts(chosen) or any(known.names <= Fitting(chosen, 0).names for known in found):
             continue
         memory = memory_of(with_all(job, chosen), model=model)
         if memory.fits:
             found.append(Fitting(chosen, memory.needed))
     return found
+
+
+def ways(candidates: list[Change]) -> Iterator[tuple[Change, ...]]:
+    within = [change for change in candidates if change.name != METHOD]
+    for among in (within, candidates):
+        for size in (1, 2, 3):
+            yield from combinations(among, size)
 
 
 def with_all(job: JobSpec, changes: tuple[Change, ...]) -> JobSpec:
@@ -72,8 +88,7 @@ def with_all(job: JobSpec, changes: tuple[Change, ...]) -> JobSpec:
 
 def contradicts(chosen: tuple[Change, ...]) -> bool:
     """Two of them set one field."""
-    names = [change.fields[0].partition("=")[0] for change in chosen]
-    return len(set(names)) < len(names)
+    return len({change.name for change in chosen}) < len(chosen)
 
 
 def changes_of(job: JobSpec) -> Iterator[Change]:
@@ -141,4 +156,4 @@ def sides(job: JobSpec) -> Iterator[Change]:
 
 def methods(job: JobSpec) -> Iterator[Change]:
     if job.train.method == "full":
-        yield Change(("train.method=lora",), "a LoRA instead of the whole UNet", {"method": "lora"})
+        yield Change((f"{METHOD}=lora",), "a LoRA instead of the whole UNet", {"method": "lora"})

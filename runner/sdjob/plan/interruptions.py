@@ -2,7 +2,7 @@
 
 Young's and Daly's rule (https://doi.org/10.1145/361147.361115, https://doi.org/10.1016/j.future.2004.11.016): with a save that
 costs C seconds and an interruption every M seconds on average, least time is lost where saves are sqrt(2 C M) apart.
-benchmarks/goodput_model.py plays the same second by second; tests/unit/plan/test_interruptions.py holds this sum to it.
+benchmarks/goodput_model.py plays the same second by second; tests/unit/benchmarks/test_interruptions.py holds this sum to it.
 """
 
 import math

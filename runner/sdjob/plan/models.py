@@ -81,13 +81,13 @@ class KnownModel:
 
 
 def known_model(spec: ModelSpec, *, base: Path) -> KnownModel:
-    """MissingError where the job names a folder that is no model."""
+    """MissingError where the job names a folder of this machine that is no model; one that is not here may be in a pod."""
     place = parse_place(spec.source, base=base)
-    if place.scheme == "file":
+    if place.scheme == "file" and place.path.is_dir():
         return KnownModel(shape_of_folder(place.path), f"sizes are those of {spec.source}'s own configuration", assumed=False)
     if place.scheme == "hf" and (known := KNOWN.get(place.name.lower())):
         return KnownModel(known, f"sizes are those published for {known.name}", assumed=False)
-    name = f"{place.name}/{place.prefix}".lower()
+    name = spec.source.lower()
     shape = next((shape for word, shape in WORDS.items() if word in name), SD1)
     told = f"assumed to be {shape.name} by its name: {spec.source} is not here; a folder with its config.json files tells"
     return KnownModel(shape, told, assumed=True)

@@ -6,7 +6,7 @@ attention; what passes over the memory once (norms, activations, sums) is not co
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from sdjob.core.errors import UsageError
 
@@ -154,7 +154,7 @@ class UNet:
     def depths(self) -> list[int]:
         """Transformer blocks at each level, the finest first."""
         found = self.config.get("transformer_layers_per_block", 1)
-        return list(found) if isinstance(found, Sequence) else [found] * len(self.widths)
+        return list(cast("list[int]", found)) if isinstance(found, list) else [found] * len(self.widths)
 
     def has_attention(self, kind: str) -> bool:
         if kind not in UNET_PLAIN | UNET_CROSS:

@@ -34,6 +34,7 @@ def modules_of(*arguments: str, folder: Path) -> set[str]:
         ["validate", "--help"],
         ["schema"],
         ["render", str(GOOD)],
+        ["plan", str(GOOD), "--budget", "1000", "--set", "run.accelerator=nvidia-l4"],
         ["init", "new.yaml"],
         ["completion", "bash"],
         ["convert", "--", *TRAINING],

@@ -20,9 +20,9 @@ from sdjob.train_torch.meter import Meter
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 SIDE = 32
 CONFIGS = {
-    "sd1": families.UNET_SD1,
-    "sd2": families.UNET_SD2,
-    "sdxl": families.UNET_SDXL | {"transformer_layers_per_block": [1, 1, 2]},
+    "sd1": families.UNET_SD1 | {"layers_per_block": 1},
+    "sd2": families.UNET_SD2 | {"layers_per_block": 1},
+    "sdxl": families.UNET_SDXL | {"layers_per_block": 1, "transformer_layers_per_block": [1, 1, 2]},
 }
 
 
