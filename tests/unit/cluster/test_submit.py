@@ -1,5 +1,7 @@
 import copy
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -217,6 +219,54 @@ def test_from_submit_to_cancel(mock: ApiServer, job_file: str, capsys: pytest.Ca
     assert out[-1] == "job/emoji is being taken away"
     assert "planted-kubeconfig-token" not in told.out + told.err
     assert "there are no jobs of sdjob's in namespace ml" in told.err
+
+
+# ---- what it will take, and whether that is wanted -------------------------------------------------------------------------
+
+
+PRICED = ["--set", "run.accelerator=nvidia-l4", "--set", "model.source=hf://stable-diffusion-v1-5/stable-diffusion-v1-5"]
+
+
+class Person(io.StringIO):
+    """At a terminal, and writes this."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def says(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Person]:
+    def say(line: str) -> Person:
+        person = Person(line)
+        monkeypatch.setattr("sys.stdin", person)
+        return person
+
+    return say
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("answer", ["y\n", "Yes\n", "\n", "", "no\n"])
+def test_a_person_is_asked(mock: ApiServer, job_file: str, says, capsys, answer: str):
+    says(answer)
+    agreed = answer.lower().startswith("y")
+    assert main(["--log", "text", "submit", job_file, *PRICED]) == (0 if agreed else 75)
+    told = capsys.readouterr().err
+    assert told.index("GiB") < told.index("Submit it? [y/N] ")
+    assert mock.deeds("POST") == ([MAPS, JOBS] if agreed else [])
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_yes_is_not_asked(mock: ApiServer, job_file: str, says, capsys):
+    person = says("no\n")
+    assert main(["submit", job_file, "--yes"]) == 0
+    assert "Submit it?" not in capsys.readouterr().err
+    assert person.tell() == 0
+
+
+def test_a_limit_that_is_passed_submits_nothing(mock: ApiServer, job_file: str, capsys):
+    assert main(["submit", job_file, *PRICED, "--yes", "--budget", "0.000001"]) == 64
+    assert "--budget 1e-06: it may cost" in capsys.readouterr().err
+    assert mock.deeds("POST") == []
 
 
 def test_without_a_cluster(job_file: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
