@@ -10,13 +10,20 @@ from sdjob.core.log import Log, redacted
 
 if TYPE_CHECKING:
     from sdjob.plan.outlook import Outlook
+    from sdjob.plan.program import Program
     from sdjob.spec.job import JobSpec
+
+
+COMPILE = "make the real step ahead, which takes from seconds to many minutes: torch traces it, for a TPU libtpu compiles it"
+MEMORY_ALONE = "with --compile: end the TPU's compiler once the memory is settled, at a tenth of the time"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="the job file")
     parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="override a field of the job file")
     add_limit_arguments(parser)
+    parser.add_argument("--compile", action="store_true", help=COMPILE)
+    parser.add_argument("--memory-alone", action="store_true", help=MEMORY_ALONE)
     parser.add_argument("--json", action="store_true", help="print a JSON object instead of lines")
 
 
@@ -42,7 +49,11 @@ def execute(args: Namespace, *, log: Log) -> int:
     from sdjob.spec.load import load_job
 
     found = outlook_of(load_job(args.file, overrides=args.set, environment=os.environ), prices=args.prices)
-    print(redacted(as_json(found) if args.json else as_text(found), secrets=log.secrets), flush=True)
+    program = ahead(found, memory_alone=args.memory_alone, log=log) if args.compile else None
+    print(
+        redacted(as_json(found, program=program) if args.json else as_text(found, program=program), secrets=log.secrets),
+        flush=True,
+    )
     require_within(found, budget_usd=args.budget, max_hours=args.max_hours)
     return 0
 
@@ -58,13 +69,21 @@ def outlook_of(job: "JobSpec", *, prices: Path | None) -> "Outlook":
     return outlook(job, model=model, pictures=pictures, prices=read_prices(prices))
 
 
-def as_text(found: "Outlook") -> str:
-    from sdjob.cli.plan_text import lines
+def ahead(found: "Outlook", *, memory_alone: bool, log: Log) -> "Program":
+    from sdjob.job.ahead.program import program_ahead
+    from sdjob.job.machine import scratch_root
 
-    return "\n".join(lines(found))
+    log.event("compile", "the step is made ahead ...")
+    return program_ahead(found.job, model=found.model, keep=scratch_root(found.job) / "plan", memory_alone=memory_alone)
 
 
-def as_json(found: "Outlook") -> str:
+def as_text(found: "Outlook", *, program: "Program | None" = None) -> str:
+    from sdjob.cli.plan_text import lines, program_lines
+
+    return "\n".join([*lines(found), *(program_lines(found, program) if program else ())])
+
+
+def as_json(found: "Outlook", *, program: "Program | None" = None) -> str:
     from sdjob.plan.summary import summary
 
-    return json.dumps(summary(found), indent=2)
+    return json.dumps({**summary(found), **({"compiled": program.summary(machine=found.machine)} if program else {})}, indent=2)

@@ -1,9 +1,10 @@
 """An outlook as people read it. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from sdjob.plan.limits import unknown_price, unknown_time
 from sdjob.plan.outlook import Outlook, Range, least_notice_s
+from sdjob.plan.program import Program
 from sdjob.plan.rates import shares_of
 from sdjob.spec.hardware import resolve_precision
 from sdjob.spec.support import unsupported
@@ -17,7 +18,31 @@ def lines(found: Outlook) -> list[str]:
         "step": step(found), "time": time(found), "price": price(found), "interruptions": interruptions(found),
         "checkpoint": checkpoint(found), "transfer": transfer(found), "pod": pod(found), "beware": beware(found),
     }  # fmt: skip
+    return titled(parts)
+
+
+def titled(parts: Mapping[str, Iterable[str]]) -> list[str]:
     return [f"{title if not number else '':14}{line}" for title, told in parts.items() for number, line in enumerate(told)]
+
+
+def program_lines(found: Outlook, program: Program) -> list[str]:
+    return titled({"compiled": compiled(found, program)})
+
+
+def compiled(found: Outlook, program: Program) -> Iterator[str]:
+    capacity = program.capacity_bytes or found.memory.capacity
+    room = f" of {capacity / GIB:.2f} GiB" if capacity else ""
+    verdict = "" if capacity is None else ": fits" if program.needed_bytes <= capacity else ": DOES NOT FIT"
+    beside = found.memory.parts.get("workspace", 0)
+    yield f"by {program.by}: {program.needed_bytes / GIB:.2f} GiB{room}{verdict}"
+    if program.parts_bytes:
+        yield ", ".join(f"{name} {size / GIB:.2f}" for name, size in program.parts_bytes.items())
+    if program.capacity_bytes is None and beside:
+        yield f"without workspace and what the allocator loses, {beside / GIB:.2f} GiB above"
+    traffic = f", {program.accessed_bytes / 1e9:.4g} GB of traffic" if program.accessed_bytes else ""
+    yield f"{program.flops / 1e12:.4g} TFLOP a device and step{traffic}"
+    if (least := program.least_s(machine=found.machine)) is not None:
+        yield f"no step can take less than {least[0]:.3g} s, for its {least[1]}"
 
 
 def job(found: Outlook) -> Iterator[str]:

@@ -14,6 +14,7 @@ from sdjob.plan.backward import Pass, Peak, peak_of
 from sdjob.plan.models import KnownModel
 from sdjob.plan.network import Layer
 from sdjob.plan.work import Adapters
+from sdjob.spec.encoders import captions_run_once, pictures_run_once
 from sdjob.spec.hardware import Accelerator, num_devices, parse_accelerator, resolve_precision
 from sdjob.spec.job import JobSpec
 from sdjob.spec.train import TrainSpec
@@ -22,7 +23,7 @@ from sdjob.spec.train import TrainSpec
 # of rows and columns (arXiv 1804.04235), next to nothing. Prodigy: two moments, the start and a sum beside them (arXiv
 # 2306.06101).
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 0, "prodigy": 16}
-MASTER_BYTES = EMA_BYTES = 4
+MASTER_BYTES = GRADIENT_BYTES = EMA_BYTES = 4
 # What a driver leaves of a card's memory: 22888 of 24576 MiB, as EC2 lists L4s and A10Gs (describe-instance-types: g6, g5).
 GPU_USABLE = 22888 / 24576
 # What libtpu gives a program: 15.75 of v5e's 16 GiB, 31.24 of v6e's 32 (tests/parity/test_flax_forecast.py).
@@ -57,13 +58,6 @@ def memory_of(job: JobSpec, *, model: KnownModel) -> Memory:
     device = DeviceSum(job, model, parse_accelerator(job.run.accelerator))
     parts = {name: round(size) for name, size in device.parts().items() if size >= 1}
     return Memory(parts, device.capacity)
-
-
-def encoders_run_in_the_loop(job: JobSpec) -> bool:
-    """Encoded once before the training where the crop is determined and the encoders stay as they are."""
-    if job.train.cache == "never" or job.train.text_encoder != "frozen":
-        return True
-    return job.train.cache == "auto" and job.data.crop != "center"
 
 
 def adapters_of(train: TrainSpec) -> Adapters | None:
@@ -159,22 +153,23 @@ class DeviceSum:
                 accumulates=self.accumulates,
                 # XLA has them as narrow as the products that make them; it puts off those of a block's weights, for which the
                 # gradients within the block are kept beside what they are multiplied with.
-                gradient_bytes=(self.width if on_flax and not self.accumulates else MASTER_BYTES) / self.spread_over,
+                gradient_bytes=(self.width if on_flax and not self.accumulates else GRADIENT_BYTES) / self.spread_over,
                 gradients_beside=on_flax,
             ),
         )
 
     def encoders(self) -> float:
-        """Frozen, in the compute precision; a trained text encoder is as a trained UNet."""
+        """Those that run at every step: frozen, in the compute precision; a text encoder that is trained is as a trained UNet."""
         train, text = self.job.train, self.model.text_params
-        if not encoders_run_in_the_loop(self.job):
-            return 0
-        trained = text * (MASTER_BYTES + 4 + MOMENT_BYTES[train.optimizer.name]) if train.text_encoder == "full" else 0
-        return self.width * (self.model.vae_params + text) + trained
+        vae = 0 if pictures_run_once(self.job) else self.width * self.model.vae_params
+        if captions_run_once(self.job):
+            return vae
+        trained = MASTER_BYTES + GRADIENT_BYTES + MOMENT_BYTES[train.optimizer.name]
+        return vae + text * (trained if train.text_encoder == "full" else self.width)
 
     def encoding(self) -> float:
         """The VAE at its widest: the largest map as input, as two results in between, and once more around the norm."""
-        if not encoders_run_in_the_loop(self.job):
+        if pictures_run_once(self.job):
             return 0
         resolution, numbers = self.job.data.resolution, self.numbers
         layers = self.model.vae_encoder(width=resolution.width, height=resolution.height)

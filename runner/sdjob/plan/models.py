@@ -50,6 +50,8 @@ class KnownModel:
     """A sentence: from where its configuration is known."""
 
     assumed: bool
+    folder: Path | None = None
+    """Where it lies on this machine."""
 
     @lru_cache(maxsize=16)  # noqa: B019 - a process has one
     def unet(self, *, width: int, height: int) -> tuple[Layer, ...]:
@@ -84,7 +86,8 @@ def known_model(spec: ModelSpec, *, base: Path) -> KnownModel:
     """MissingError where the job names a folder of this machine that is no model; one that is not here may be in a pod."""
     place = parse_place(spec.source, base=base)
     if place.scheme == "file" and place.path.is_dir():
-        return KnownModel(shape_of_folder(place.path), f"sizes are those of {spec.source}'s own configuration", assumed=False)
+        whence = f"sizes are those of {spec.source}'s own configuration"
+        return KnownModel(shape_of_folder(place.path), whence, assumed=False, folder=place.path)
     if place.scheme == "hf" and (known := KNOWN.get(place.name.lower())):
         return KnownModel(known, f"sizes are those published for {known.name}", assumed=False)
     name = spec.source.lower()

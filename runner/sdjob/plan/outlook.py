@@ -12,7 +12,6 @@ from sdjob.plan.memory import (
     MOMENT_BYTES,
     Memory,
     adapters_of,
-    encoders_run_in_the_loop,
     memory_of,
     trained_params,
 )
@@ -20,6 +19,7 @@ from sdjob.plan.models import KnownModel
 from sdjob.plan.prices import Price, Row, chips_of, price_of
 from sdjob.plan.rates import bytes_per_s, shares_of
 from sdjob.plan.work import StepWork, step_work
+from sdjob.spec.encoders import captions_run_once, pictures_run_once
 from sdjob.spec.hardware import Accelerator, num_devices, num_machines, parse_accelerator, resolve_precision
 from sdjob.spec.job import JobSpec
 from sdjob.spec.run import notice_s
@@ -193,11 +193,11 @@ def work_of(job: JobSpec, *, model: KnownModel) -> Work:
     layers = model.unet(width=resolution.width, height=resolution.height)
     unet = step_work(layers, method=train.method, adapters=adapters_of(train), checkpointing=train.gradient_checkpointing)
     pictures = train.global_batch * (2 if job.data.prior else 1)
-    encoders = 0
-    if encoders_run_in_the_loop(job):
-        vae = model.vae_encoder(width=resolution.width, height=resolution.height)
-        encoders = sum(layer.flops for layer in vae) + model.text_flops
-    return Work(unet.times(pictures), encoders * pictures, trained_params(layers, train=train))
+    encoders = 0 if captions_run_once(job) else model.text_flops
+    if not pictures_run_once(job):
+        encoders += sum(layer.flops for layer in model.vae_encoder(width=resolution.width, height=resolution.height))
+    text = model.text_params if train.text_encoder == "full" else 0
+    return Work(unet.times(pictures), encoders * pictures, trained_params(layers, train=train) + text)
 
 
 def step_time(job: JobSpec, *, machine: Accelerator, work: Work) -> Range | None:
