@@ -4,15 +4,18 @@
 
 traced    Stable Diffusion at full size: the trainer's own step on tensors without numbers, as on an NVIDIA GPU in bf16; about 20
           CPU seconds a row. The plan's workspace is CUDA's own, and is left out.
-resident  small and medium models on this machine's CPU in float32: two real steps in a process of their own, and how much its
-          resident memory grew at most.
+resident  small and medium models on this machine's CPU in float32: real steps in a process of their own, and how much its
+          resident memory grew at most, once the libraries have warmed up.
 tpu       what libtpu's compiler needs for a chip of v5e, by benchmarks/tpu_compile.py: about 100 CPU seconds a row.
 
 --keep: answers of traced and tpu lie there, and are not asked for again.
 """
 
 import argparse
+import ctypes
+import gc
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,6 +43,8 @@ SD15, SD21, XL = (
         "stabilityai/stable-diffusion-xl-base-1.0",
     )
 )
+# glibc gives blocks from this size on back when they are freed: https://man7.org/linux/man-pages/man3/mallopt.3.html
+GIVEN_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536"}
 QUICKSTART = str(Path(__file__).parents[1] / "jobspecs/quickstart/base")
 TPU_ROWS = ("fsdp-remat", "fsdp-remat-8", "fsdp-remat-16", "lora-8", "lora-remat-32")
 
@@ -132,7 +137,8 @@ def resident(_: Path) -> Iterator[str]:
             with TemporaryDirectory() as task_folder:
                 write_task(ahead_task(job, model=model, folder=Path(task_folder)), Path(task_folder) / "task.json")
                 argv = [sys.executable, __file__, "--child", str(Path(task_folder) / "task.json")]
-                told = json.loads(subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True).stdout)
+                done = subprocess.run(argv, env={**os.environ, **GIVEN_BACK}, stdout=subprocess.PIPE, text=True, check=True)
+                told = json.loads(done.stdout)
             planned = memory_of(job, model=model).needed
             sizes = " | ".join(f"{size / MIB:.0f}" for size in (planned, told["traced"], told["resident"]))
             yield f"| {case.title} | {case.batch} | {sizes} | {planned / told['resident']:.2f} |"
@@ -168,7 +174,10 @@ def be_child(task: Path) -> None:
     torch.set_num_threads(1)
     read = read_task(task)
     assert isinstance(read, TrainTask)
-    traced = forecast(read).peak_bytes  # what is imported only now is not the step's
+    traced = forecast(read).peak_bytes
+    forecast(read, numbers=True)  # the libraries' code, and what they keep for themselves, is not the step's
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     before = resident_bytes("VmRSS")
     # https://man7.org/linux/man-pages/man5/proc_pid_clear_refs.5.html: 5 sets the peak back to what is resident now
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
