@@ -26,13 +26,11 @@ from sdjob.job.tracking import open_for_attempt
 from sdjob.job.training import Training
 from sdjob.ledger.write import LedgerWriter
 from sdjob.spec.checkpoint import early_steps
-from sdjob.spec.job import JobSpec
+from sdjob.spec.job import JOB_KEY, JobSpec
 from sdjob.spec.load import resolved_yaml
 from sdjob.track.trackers import Trackers, no_trackers
 
 Phase = TypeVar("Phase")
-
-JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 
 
 def result_of(restored: Restored) -> Result:

@@ -14,12 +14,11 @@ from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, SdjobError, UsageError
 from sdjob.core.log import Log
 from sdjob.job import machine
-from sdjob.job.attempt import JOB_KEY
 from sdjob.job.fetch import Here
 from sdjob.job.pins import model_place
 from sdjob.job.stage import model_configs, model_folder
 from sdjob.job.weights import Weights, build_published
-from sdjob.spec.job import JobSpec
+from sdjob.spec.job import JOB_KEY, JobSpec
 from sdjob.spec.load import parse_job
 from sdjob.store.base import ObjectMissingError, ObjectStore
 

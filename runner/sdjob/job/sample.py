@@ -12,7 +12,6 @@ from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
 from sdjob.diffusion.pictures import picture_name
 from sdjob.job.accelerators import tpus
-from sdjob.job.attempt import JOB_KEY
 from sdjob.job.export import export, read_job
 from sdjob.job.fetch import Here, fetch
 from sdjob.job.gang import Gang
@@ -22,7 +21,7 @@ from sdjob.job.pins import model_place
 from sdjob.job.stage import model_folder
 from sdjob.job.stop import StopRequest
 from sdjob.job.weights import DIFFUSERS_LORA, Weights
-from sdjob.spec.job import JobSpec
+from sdjob.spec.job import JOB_KEY, JobSpec
 from sdjob.spec.places import Place, parse_place
 from sdjob.spec.task import Device, SampleTask, write_task
 from sdjob.spec.train import Backend

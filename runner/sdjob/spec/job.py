@@ -10,6 +10,7 @@ from sdjob.spec.part import Part
 from sdjob.spec.run import RunSpec
 from sdjob.spec.train import TrainSpec
 
+JOB_KEY = "job.yaml"  # the resolved job, at the run's place
 LONGEST_NAME = 40  # of 63 in a DNS label: host names of gangs add the rest
 NAME = rf"^[a-z0-9]([a-z0-9-]{{0,{LONGEST_NAME - 2}}}[a-z0-9])?$"
 # Editors see the file before variables are filled in.
