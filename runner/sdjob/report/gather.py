@@ -22,14 +22,12 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Gathered:
+    name: str
     place: str
     ledgers: list[AttemptLedger]
     history: History
     job_text: str
     """As the run stored it; empty where it has not yet."""
-
-    job: Mapping[str, Any]
-    """The same, parsed and not believed: it may be of another version."""
 
     pictures: Mapping[int, tuple[Picture, ...]]
     """By step, each as it was drawn last."""
@@ -42,10 +40,6 @@ class Gathered:
 
     troubles: list[str] = field(default_factory=list[str])
     """What could not be read, a sentence each."""
-
-    @property
-    def name(self) -> str:
-        return str(self.job.get("name") or self.place.rstrip("/").rpartition("/")[2] or self.place)
 
 
 def gather(store: ObjectStore, *, clock: Clock, log: Log) -> Gathered:
@@ -60,15 +54,15 @@ def gather(store: ObjectStore, *, clock: Clock, log: Log) -> Gathered:
     history = patiently(
         lambda: CommitLog(store, clock=clock, log=log).replay(), "its commit log", default=History(), troubles=troubles
     )
-    job = parsed(text, troubles=troubles)
+    job = parsed(text, troubles=troubles)  # not believed: it may be of another version
     keys = patiently(lambda: [info.key for info in store.list("attempts/")], "its pictures", default=[], troubles=troubles)
     pictures = drawn_pictures(keys, ledgers=ledgers, prompts=prompts_in(job))
     return Gathered(
+        name=str(job.get("name") or store.uri.rstrip("/").rpartition("/")[2]),
         place=store.uri,
         ledgers=ledgers,
         history=history,
         job_text=text,
-        job=job,
         pictures=pictures,
         published=history.done.published if history.done else (),
         read_s=clock.unix_s(),

@@ -8,6 +8,7 @@ from sdjob.report.gather import Gathered
 from sdjob.spec.secrecy import SECRETS
 
 HIDDEN = "***"
+DEEPEST = 20  # nothing of ours is; what somebody else nested further is left out
 Value = TypeVar("Value")
 
 
@@ -15,10 +16,10 @@ def clean(run: Gathered, *, secrets: tuple[str, ...]) -> Gathered:
     """secrets: values to blank out; what looks like a token goes too."""
     return replace(
         run,
+        name=cleaned(run.name, secrets=secrets),
         place=cleaned(run.place, secrets=secrets),
         ledgers=[replace(ledger, events=cleaned(ledger.events, secrets=secrets)) for ledger in run.ledgers],
         job_text=cleaned(run.job_text, secrets=secrets),
-        job=cleaned(run.job, secrets=secrets),
         published=tuple(cleaned(list(run.published), secrets=secrets)),
         troubles=cleaned(run.troubles, secrets=secrets),
     )
@@ -26,17 +27,20 @@ def clean(run: Gathered, *, secrets: tuple[str, ...]) -> Gathered:
 
 def cleaned(value: Value, *, secrets: tuple[str, ...]) -> Value:
     """The same, in every text within. A picture's own bytes are no text."""
-    return cast("Value", _cleaned(value, secrets=secrets))
+    return cast("Value", _cleaned(value, secrets=secrets, depth=0))
 
 
-def _cleaned(value: Any, *, secrets: tuple[str, ...]) -> Any:
+def _cleaned(value: Any, *, secrets: tuple[str, ...], depth: int) -> Any:
     if isinstance(value, str):
         return value if value.startswith("data:image/") else without_tokens(redacted(value, secrets=secrets))
+    if depth == DEEPEST:
+        return None
     if isinstance(value, dict):
-        items = cast("dict[Any, Any]", value).items()
-        return {_cleaned(name, secrets=secrets): _cleaned(inner, secrets=secrets) for name, inner in items}
+        items = cast("dict[str, Any]", value).items()
+        pairs = ((cleaned(name, secrets=secrets), _cleaned(inner, secrets=secrets, depth=depth + 1)) for name, inner in items)
+        return dict(pairs)
     if isinstance(value, list):
-        return [_cleaned(inner, secrets=secrets) for inner in cast("list[Any]", value)]
+        return [_cleaned(inner, secrets=secrets, depth=depth + 1) for inner in cast("list[Any]", value)]
     return value
 
 
