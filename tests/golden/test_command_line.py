@@ -33,6 +33,7 @@ def width_of_the_terminal(monkeypatch: pytest.MonkeyPatch):
         "checkpoints",
         "export",
         "sample",
+        "report",
         "doctor",
         "completion",
     ],
