@@ -155,7 +155,7 @@ class Attempt:
                 resolution,
                 start_step=start_step,
                 restore_from=restored.folder if restored else None,
-                pictures=staged.pictures or self._timed("stage", lambda: pictures_of(run, staged)),
+                pictures=staged.pictures or self._timed("pictures", lambda: pictures_of(run, staged)),
                 folder=self.folder,
                 compiled=compiled_folder(resolution.job, attempt=self.folder),
             ),

@@ -159,11 +159,7 @@ def look_back(run: Run, *, watch: Stopwatch | None) -> Look:
     stored = newest_facts(run.commits, history)
     if stored is None:
         return Look(done=False, staged=None)
-    if watch is not None:
-        watch.lap("look")
-    staged = stage(run, may_write=False)
-    if watch is not None:
-        watch.lap("stage")
+    staged = watch.apart("stage", lambda: stage(run, may_write=False)) if watch else stage(run, may_write=False)
     resolution = resolution_of(run, staged, stored=stored)
     check_identity(resolution, stored=stored)
     check_length(resolution, step=history.live[0].step)

@@ -43,13 +43,23 @@ class Stopwatch:
         self._lap_s = now_s
         return self.laps[-1]
 
+    def apart(self, name: str, action: Callable[[], Result]) -> Result:
+        """A lap of its own in the middle of the one that is running."""
+        started_s = self.clock.monotonic_s()
+        result = action()
+        over_s = self.clock.monotonic_s()
+        self.laps.append(Lap(name, round(over_s - started_s, 3), over_s))
+        self.leave_out(over_s - started_s)
+        return result
+
     def leave_out(self, seconds: float) -> None:
         """Of the lap that is running: they are told by themselves."""
         self._lap_s += seconds
 
     def total_s(self) -> float:
-        """Since the start of the process."""
-        return round(self.clock.monotonic_s() - self._born_s, 3)
+        """From the start of the process to the end of the last lap: the clock is not asked again, so that this is the sum of
+        the laps and of what was told by itself, however long the telling took."""
+        return round(self._lap_s - self._born_s, 3)
 
 
 def timed(name: str, action: Callable[[], Result], *, watch: Stopwatch, ledger: LedgerWriter) -> Result:

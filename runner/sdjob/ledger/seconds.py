@@ -13,7 +13,7 @@ BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
 
 # The phases that are no part of a plain start; every other one is.
 PHASES: Mapping[str, Bucket] = {
-    "stage": "stage", "cache": "cache", "compile": "compile", "programs": "compile", "restore": "restore",
+    "stage": "stage", "pictures": "stage", "cache": "cache", "compile": "compile", "programs": "compile", "restore": "restore",
     "publish": "publish", "peers": "waiting",
 }  # fmt: skip
 VALIDATIONS = ("samples", "samples-failed", "held-out")

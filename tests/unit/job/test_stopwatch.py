@@ -21,7 +21,19 @@ def test_laps_follow_one_another_from_the_start_of_the_process():
     watch.leave_out(1.0)
     assert watch.lap("load") == Lap("load", 0.25)
     assert [lap.name for lap in watch.laps] == ["imports", "look", "load"]
-    assert watch.total_s() == 7.75
+    clock.advance(0.267)
+    assert watch.total_s() == 7.75, "what came after the last lap, such as the telling of it, lies in none"
+
+
+def test_what_is_told_apart_is_no_part_of_the_lap_around_it():
+    clock = FakeClock()
+    watch = Stopwatch(clock, age_s=1.0)
+    clock.advance(0.5)
+    assert watch.apart("stage", lambda: clock.advance(3.0) or "staged") == "staged"
+    clock.advance(0.25)
+    watch.lap("look")
+    assert watch.laps == [Lap("stage", 3.0), Lap("look", 1.75)]
+    assert watch.total_s() == 4.75
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
