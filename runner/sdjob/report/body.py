@@ -1,27 +1,24 @@
-"""The sections below the top: curves, time, samples, and what the run was made of. Pure."""
+"""The sections below the top: curves, samples, and what the run was made of. Pure."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from sdjob.ledger.moments import Moments
-from sdjob.ledger.read import AttemptLedger
-from sdjob.ledger.seconds import Account, AttemptAccount
 from sdjob.report.gather import Gathered
 from sdjob.report.html import Html, joined, table, tag
-from sdjob.report.overview import section
+from sdjob.report.overview import Section, section
 from sdjob.report.pictures import Album
 from sdjob.report.series import Chart, evenly
-from sdjob.report.timeline import LABELS, MEANINGS, attempt_bar, run_bar
-from sdjob.report.words import at, counted, figure, lasted, share, size
+from sdjob.report.words import at, counted, figure, size
 
-MOST_ATTEMPTS, MOST_COMMITS = 200, 100
+MOST_COMMITS = 100
 TABLE_ROWS = 12  # of the figures behind a curve
 
 
 # ---- curves ----------------------------------------------------------------------------------------------------------------
 
 
-def curves(charts: Sequence[Chart]) -> Html:
+def curves(charts: Sequence[Chart], *, num_attempts: int) -> Section:
     if not charts:
         return section("curves", "Curves", tag("p", "No step is told of yet."))
     scrubber = tag(
@@ -30,21 +27,24 @@ def curves(charts: Sequence[Chart]) -> Html:
         tag("input", type="range", id="scrub", min="0", max="1", value="0", step="1"),
         class_="scrub",
     )
-    legend = tag(
-        "p",
-        tag("span", "each step", class_="key k-line"), " ",
-        tag("span", "mean", class_="key k-smooth"), " ",
-        tag("span", "lost, trained again", class_="key k-lost"), " ",
-        tag("span", "held out", class_="key k-extra") if any(chart.extra for chart in charts) else None, " ",
-        tag("span", "an attempt begins", class_="key k-mark"),
-        class_="legend",
-    )  # fmt: skip
+    keys = {"k-line": "each step"}
+    keys |= {"k-smooth": "mean"} if any(chart.smooth for chart in charts) else {}
+    keys |= {"k-lost": "lost work"} if any(segment.is_lost for chart in charts for segment in chart.segments) else {}
+    keys |= {"k-extra": "held out"} if any(chart.extra for chart in charts) else {}
+    keys |= {"k-mark": "an attempt begins"} if num_attempts > 1 else {}
+    legend = tag("p", *(tag("span", words, class_=f"key {key}") for key, words in keys.items()), class_="legend")
     return section("curves", "Curves", scrubber, legend, tag("div", *map(curve, charts), class_="charts"))
 
 
 def curve(chart: Chart) -> Html:
     unit = f" ({chart.unit})" if chart.unit else ""
-    head = tag("h3", chart.title, tag("small", unit) if unit else None, " ", tag("output", "", class_="readout", for_="scrub"))
+    head = tag(
+        "h3",
+        chart.title,
+        tag("small", unit) if unit else None,
+        " ",
+        tag("output", "", class_="readout", for_="scrub", aria_live="off"),
+    )
     drawing = tag("div", class_="plot", data_chart=chart.key, role="img", aria_label=summary(chart))
     odd = (
         tag("p", f"No number at {counted(len(chart.not_finite), 'step')}, first at step {chart.not_finite[0]}.")
@@ -80,77 +80,10 @@ def few(chart: Chart) -> Iterator[tuple[str, str, str]]:
         yield f"{step:,}", figure(value), str(attempt)
 
 
-# ---- time ------------------------------------------------------------------------------------------------------------------
-
-
-def time(run: Gathered, *, sums: Account) -> Html:
-    if not sums.attempts:
-        return section("time", "Where the time went", tag("p", "No attempt has told a time."))
-    rows = attempt_rows(run, sums=sums)
-    left_out = len(sums.attempts) - MOST_ATTEMPTS
-    return section(
-        "time",
-        "Where the time went",
-        run_bar(sums),
-        tag(
-            "p", tag("span", at(sums.attempts[0].began_s)), tag("span", at(max(a.ended_s for a in sums.attempts))), class_="axis"
-        ),
-        buckets(sums),
-        tag("p", f"The last {MOST_ATTEMPTS} of {len(sums.attempts)}.") if left_out > 0 else None,
-        table(
-            "Attempts",
-            head=("Attempt", "Began", "Lasted", "Steps", "Lost", "Seconds", "How it ended"),
-            rows=rows,
-            class_="attempts wrap",
-        ),
-    )
-
-
-def buckets(sums: Account) -> Html:
-    seconds, total = sums.seconds(), sum(sums.seconds().values())
-    rows = (
-        (
-            tag("span", label, class_=f"swatch b-{bucket}"),
-            lasted(seconds[bucket]),
-            share(seconds[bucket], total),
-            MEANINGS[bucket],
-        )
-        for bucket, label in LABELS.items()
-        if seconds[bucket] > 0
-    )
-    whole = ("Together", lasted(total), share(total, total), "every second of the run")
-    return table("What the seconds went to", head=("Part", "Time", "Share", "What it is"), rows=[*rows, whole], class_="buckets")
-
-
-def attempt_rows(run: Gathered, *, sums: Account) -> Iterator[tuple[Html | str, ...]]:
-    shown = sums.attempts[-MOST_ATTEMPTS:]
-    longest_s = max(attempt.wall_s for attempt in shown)
-    ledgers = {ledger.attempt: ledger for ledger in run.ledgers}
-    for attempt in shown:
-        lost = attempt.reached_step - attempt.kept_step
-        yield (
-            str(attempt.attempt),
-            at(attempt.began_s),
-            lasted(attempt.wall_s),
-            f"{attempt.start_step:,} to {attempt.kept_step:,}",
-            counted(lost, "step") if lost else "-",
-            attempt_bar(attempt, longest_s=longest_s),
-            ending(ledgers[attempt.attempt], attempt),
-        )
-
-
-def ending(ledger: AttemptLedger, attempt: AttemptAccount) -> str:
-    end = Moments(ledger).end
-    if end is None:
-        return "killed, or its machine went" if attempt.is_over else "its last word so far"
-    why = str(end.get("why", ""))
-    return "done" if end.get("exit_code") == 0 else f"exit {end.get('exit_code')}: {why}"
-
-
 # ---- samples ---------------------------------------------------------------------------------------------------------------
 
 
-def samples(album: Album) -> Html | None:
+def samples(album: Album) -> Section | None:
     if not album.drawn and not album.num_unreadable:
         return None
     steps = sorted({picture.step for picture in album.drawn})
@@ -184,7 +117,7 @@ def samples(album: Album) -> Html | None:
 # ---- what it was made of ---------------------------------------------------------------------------------------------------
 
 
-def job_file(run: Gathered) -> Html:
+def job_file(run: Gathered) -> Section:
     if not run.job_text:
         return section("job", "Job file", tag("p", "The run has not stored its job file yet."))
     return section(
@@ -194,7 +127,7 @@ def job_file(run: Gathered) -> Html:
     )
 
 
-def environment(run: Gathered) -> Html | None:
+def environment(run: Gathered) -> Section | None:
     rows: list[tuple[str, str]] = []
     for ledger in run.ledgers[-1:]:
         moments = Moments(ledger)
@@ -220,7 +153,7 @@ def listed(value: Any) -> list[str]:
     return [str(item) for item in value] if isinstance(value, list) else []  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
-def digests(run: Gathered) -> Html | None:
+def digests(run: Gathered) -> Section | None:
     commits = run.history.commits[-MOST_COMMITS:]
     if not commits:
         return None
@@ -240,7 +173,7 @@ def digests(run: Gathered) -> Html | None:
         for commit in reversed(commits)
     )
     head = ("Step", "Committed", "Size", "State", "Digest")
-    return section("commits", "Commits", final, table("Commits, the newest first", head=head, rows=rows))
+    return section("commits", "Commits", final, table("The newest first", head=head, rows=rows))
 
 
 def published(places: Sequence[str]) -> Html | None:

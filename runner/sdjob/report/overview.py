@@ -1,6 +1,6 @@
 """The top of the page: how the run stands, and its figures. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -95,6 +95,9 @@ def of_training(run: Gathered, *, charts: list[Chart]) -> Iterator[Figure]:
             yield "Loss", figure(chart.smooth[-1].values[-1]), "its mean over the last steps"
         if chart.key == "loss" and chart.extra:
             yield "Held-out loss", figure(chart.extra[-1].values[-1]), f"at step {chart.extra[-1].steps[-1]:,}"
+        if chart.key == "device_memory_mib" and chart.segments:
+            most = max(max(segment.values) for segment in chart.segments)
+            yield "Device memory", f"{most / 1024:.2f} GiB", "the most in use, on the first device"
     rates = last_values(run.ledgers[-1].metrics, "images_per_s") if run.ledgers else []
     if rates:
         yield "Throughput", f"{figure(median(rates))} images/s", "the median of the last steps"
@@ -111,6 +114,22 @@ def commit_age(run: Gathered) -> str:
     return f"{lasted(max(0.0, ago_s))} before this page"
 
 
-def section(key: str, title: str, *children: Html | None) -> Html:
-    """Its heading is where the table of contents points."""
-    return tag("section", tag("h2", title, id=f"{key}-title"), joined(children), id=key, aria_labelledby=f"{key}-title")
+@dataclass(frozen=True)
+class Section:
+    key: str
+    title: str
+    children: Html
+
+    def html(self) -> Html:
+        """Its heading is where the table of contents points."""
+        head = tag("h2", self.title, id=f"{self.key}-title")
+        return tag("section", head, self.children, id=self.key, aria_labelledby=f"{self.key}-title")
+
+
+def section(key: str, title: str, *children: Html | None) -> Section:
+    return Section(key, title, joined(children))
+
+
+def contents(sections: Sequence[Section]) -> Html:
+    links = (tag("li", tag("a", section.title, href=f"#{section.key}")) for section in sections)
+    return tag("nav", tag("ul", *links), aria_label="On this page")

@@ -28,10 +28,17 @@ const figure = (value) => {
 function ticks(low, high, count) {
   const rough = (high - low) / count || 1;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough);
+  const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= rough * (1 - 1e-9));
   const found = [];
-  for (let index = Math.ceil(low / step); index * step <= high * (1 + 1e-12); index++) found.push(index * step);
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + 1e-9 * step; index++) found.push(index * step || 0);
   return found;
+}
+
+// The ends of an axis are marks themselves, so that a curve lies between two of them.
+function rounded(low, high, count) {
+  const [first, second] = ticks(low, high, count);
+  const step = second - first || high - low;
+  return [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
 }
 
 function powers(low, high) {
@@ -53,6 +60,7 @@ function scaleOf(chart) {
   }
   if (low > 0 && low < 0.6 * high) low = 0;
   if (low === high) { low -= Math.abs(low) || 1; high += Math.abs(high) || 1; }
+  [low, high] = rounded(low, high, 4);
   return { log: false, low, high, to: (value) => (value - low) / (high - low), marks: ticks(low, high, 4) };
 }
 
@@ -83,7 +91,9 @@ function plot(place) {
   svg.addEventListener("pointermove", (event) => {
     const inside = event.clientX - svg.getBoundingClientRect().left - area.left;
     show(Math.round((inside / (area.right - area.left)) * data.lastStep));
+    tell([chart.title, ...reading(chart, shown)], event);
   });
+  svg.addEventListener("pointerleave", hush);
   views.push({ chart, cursor, x, readout: place.closest("article").querySelector(".readout") });
 }
 
@@ -102,6 +112,7 @@ function axes(svg, { area, scale, x, y }) {
 
 function attempts(svg, { area, x }) {
   let labelledTo = -Infinity;
+  svg.classList.toggle("crowded", data.attempts.length > (area.right - area.left) / 40);
   for (const one of data.attempts) {
     if (one.reached > one.kept) {
       const band = { x: x(one.kept), y: area.top, width: Math.max(1, x(one.reached) - x(one.kept)), height: area.bottom - area.top };
@@ -119,6 +130,48 @@ function curve(svg, segment, { x, y }, name) {
   const points = segment.x.map((step, at) => `${x(step).toFixed(1)} ${y(segment.y[at]).toFixed(1)}`);
   draw("path", { class: name, d: "M" + points.join("L") + (points.length === 1 ? "h1" : "") }, svg);
 }
+
+// ---- what lies under the pointer; the slider and the tables say the same without one ---------------------------------------------
+
+const tip = make("div", { id: "tip", hidden: true }, document.body);
+tip.setAttribute("aria-hidden", "true");
+
+function tell([title, ...lines], event) {
+  tip.replaceChildren();
+  make("strong", { textContent: title }, tip);
+  for (const line of lines) make("div", { textContent: line }, tip);
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect(), gap = 14;
+  const left = event.clientX + gap + width > document.documentElement.clientWidth ? event.clientX - gap - width : event.clientX + gap;
+  tip.style.left = `${Math.max(4, left)}px`;
+  tip.style.top = `${Math.max(4, event.clientY - gap - height)}px`;
+}
+
+function hush() { tip.hidden = true; }
+
+function lasted(seconds) {
+  if (seconds < 59.95) return `${seconds.toFixed(1)} s`;
+  const units = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+  const first = units.findIndex(([, size]) => Math.round(seconds) >= size);
+  let rest = Math.round(seconds);
+  return units.slice(first, first + 2).map(([name, size]) => {
+    const count = Math.floor(rest / size);
+    rest -= count * size;
+    return `${count} ${name}`;
+  }).join(" ");
+}
+
+document.querySelectorAll(".bar").forEach((bar) => {
+  const column = Number(bar.dataset.seconds) / bar.viewBox.baseVal.width;
+  bar.addEventListener("pointermove", (event) => {
+    const part = event.target.closest("rect");
+    if (!part) return hush();
+    const begin = part.x.baseVal.value * column, length = part.width.baseVal.value * column;
+    tell([data.buckets[part.getAttribute("class").slice(2)], lasted(length), `from ${lasted(begin)} to ${lasted(begin + length)}`], event);
+  });
+  bar.addEventListener("pointerleave", hush);
+});
+window.addEventListener("scroll", hush, { passive: true });
 
 // ---- the step that is looked at -----------------------------------------------------------------------------------------------
 
@@ -142,14 +195,14 @@ function nearest(segments, step) {
 
 function reading(chart, step) {
   const raw = nearest(chart.segments, step);
-  if (!raw) return "";
+  if (!raw) return [];
   const unit = chart.unit ? ` ${chart.unit}` : "";
   const mean = nearest(chart.smooth, step), held = nearest(chart.extra, step);
   const parts = [`step ${raw.step.toLocaleString("en")}: ${figure(raw.value)}${unit}`];
   if (mean) parts.push(`mean ${figure(mean.value)}`);
   if (held) parts.push(`held out ${figure(held.value)}`);
   if (data.attempts.length > 1) parts.push(`attempt ${raw.attempt}${raw.lost ? ", lost" : ""}`);
-  return parts.join(" · ");
+  return parts;
 }
 
 let shown = data.lastStep;
@@ -158,12 +211,13 @@ function show(step) {
   shown = Math.min(data.lastStep, Math.max(0, step));
   const scrub = byId("scrub");
   scrub.value = shown;
-  scrub.setAttribute("aria-valuetext", `step ${shown}`);
   byId("scrub-step").textContent = shown.toLocaleString("en");
+  const spoken = views.map((view) => `${view.chart.title} ${reading(view.chart, shown).join(", ") || "no number"}`);
+  scrub.setAttribute("aria-valuetext", [`step ${shown}`, ...spoken].join("; "));
   for (const view of views) {
     view.cursor.setAttribute("x1", view.x(shown));
     view.cursor.setAttribute("x2", view.x(shown));
-    view.readout.textContent = reading(view.chart, shown);
+    view.readout.textContent = reading(view.chart, shown).join(" · ");
   }
 }
 

@@ -12,7 +12,7 @@ from sdjob import __version__
 from sdjob.ledger.moments import Moments
 from sdjob.ledger.read import Record
 from sdjob.ledger.seconds import Account, account
-from sdjob.report import body, overview
+from sdjob.report import attempts, body, overview
 from sdjob.report.gather import Gathered
 from sdjob.report.html import Html, joined, tag
 from sdjob.report.overview import Price
@@ -20,6 +20,7 @@ from sdjob.report.pictures import Album
 from sdjob.report.secrecy import clean, cleaned
 from sdjob.report.series import charts_of
 from sdjob.report.state import is_silent, standing_of
+from sdjob.report.timeline import LABELS
 from sdjob.report.words import at
 
 
@@ -30,25 +31,32 @@ def page(run: Gathered, *, album: Album, price: Price | None, secrets: tuple[str
     standing = standing_of(run, sums=sums)
     metrics: dict[int, list[Record]] = {ledger.attempt: ledger.metrics for ledger in run.ledgers}
     charts = charts_of(metrics, sums=sums)
-    sections = [
-        overview.tiles(run, standing=standing, sums=sums, charts=charts, price=price),
-        overview.notes(run.troubles),
-        body.curves(charts),
+    found = [
+        body.curves(charts, num_attempts=len(sums.attempts)),
         body.samples(album),
-        body.time(run, sums=sums),
+        attempts.time(run, sums=sums),
         body.digests(run),
         body.job_file(run),
         body.environment(run),
     ]
+    sections = [section for section in found if section is not None]
     data = {
         "charts": [chart.fields() for chart in charts],
         **marks(sums),
+        "buckets": LABELS,
         "samples": cleaned(album.fields(), secrets=secrets),
     }
-    top = overview.header(run, standing=standing, sums=sums)
-    return filled(
-        title=f"{run.name}: {standing.state}", content=joined([top, tag("main", *sections)]), data=data, made_s=run.read_s
+    top = [
+        overview.header(run, standing=standing, sums=sums),
+        overview.contents(sections),
+    ]
+    main = tag(
+        "main",
+        overview.tiles(run, standing=standing, sums=sums, charts=charts, price=price),
+        overview.notes(run.troubles),
+        *(section.html() for section in sections),
     )
+    return filled(title=f"{run.name}: {standing.state}", content=joined([*top, main]), data=data, made_s=run.read_s)
 
 
 def gone(run: Gathered) -> dict[int, float]:
@@ -61,11 +69,11 @@ def gone(run: Gathered) -> dict[int, float]:
 
 def marks(sums: Account) -> dict[str, Any]:
     last = max((attempt.reached_step for attempt in sums.attempts), default=0)
-    attempts = [
+    found = [
         {"a": attempt.attempt, "start": attempt.start_step, "kept": attempt.kept_step, "reached": attempt.reached_step}
         for attempt in sums.attempts
     ]
-    return {"attempts": attempts[-body.MOST_ATTEMPTS :], "lastStep": last}
+    return {"attempts": found[-attempts.MOST_ATTEMPTS :], "lastStep": last}
 
 
 def filled(*, title: str, content: Html, data: Mapping[str, Any], made_s: float) -> str:

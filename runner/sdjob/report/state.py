@@ -62,6 +62,7 @@ def sentence_of(run: Gathered, last: Moments, *, state: State, step: int, total:
     of_all = f"{step:,} of {total:,}" if total else f"{step:,}"
     stands = f"step {committed:,} is committed" if committed else "nothing is committed yet"
     why = str((last.end or {}).get("why", ""))
+    why = why[:1].upper() + why[1:]
     ago = lasted(max(0.0, run.read_s - (last.last_word_s or run.read_s)))
     match state:
         case "done":

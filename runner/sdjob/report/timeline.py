@@ -61,7 +61,14 @@ def bar(spans: Sequence[Span], *, begin_s: float, end_s: float, label: str) -> H
         for span in merged(coarse(spans, begin_s=begin_s, column_s=column_s))
     )
     return tag(
-        "svg", *rects, class_="bar", role="img", aria_label=label, view_box=f"0 0 {COLUMNS} 10", preserveAspectRatio="none"
+        "svg",
+        *rects,
+        class_="bar",
+        role="img",
+        aria_label=label,
+        data_seconds=f"{column_s * COLUMNS:.3f}",
+        view_box=f"0 0 {COLUMNS} 10",
+        preserveAspectRatio="none",
     )
 
 
