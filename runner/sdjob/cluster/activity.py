@@ -23,6 +23,9 @@ class Activity:
     images_per_s: float | None = None
     seconds_left: float | None = None
     committed_step: int | None = None
+    committed_s: float | None = None
+    """When it was committed, in Unix time, as is the next."""
+
     heard_s: float | None = None
     """When it last said anything."""
 
@@ -48,6 +51,7 @@ def activity_of(ledgers: Sequence[AttemptLedger], *, job: JobSpec | None) -> Act
         images_per_s=mean_of(last, "images_per_s"),
         seconds_left=(total - step) * step_s if total and step is not None and step_s else None,
         committed_step=committed,
+        committed_s=committed_at_s(ledgers, step=committed),
         heard_s=max(times, default=None),
     )
 
@@ -66,6 +70,11 @@ def doing(
         finished = committed is not None and committed >= total
         return ("publishing", "it writes what is finished") if finished else ("saving", "it commits its last step")
     return "training", "it trains"
+
+
+def committed_at_s(ledgers: Sequence[AttemptLedger], *, step: int | None) -> float | None:
+    commits = (event for ledger in reversed(ledgers) for event in ledger.events if event["kind"] == "commit")
+    return next((event["time_s"] for event in commits if event["step"] == step), None)
 
 
 def mean_of(ledger: AttemptLedger, name: str) -> float | None:

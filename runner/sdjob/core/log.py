@@ -13,6 +13,7 @@ LogMode = Literal["json", "text"]
 
 # Values of these variables never leave the process: HF_TOKEN, AWS_SECRET_ACCESS_KEY, WANDB_API_KEY, ...
 SECRET_NAME = re.compile(r"(TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_KEY|ACCESS_KEY)", re.IGNORECASE)
+USUAL_COLUMNS = 80  # of a terminal that does not tell
 SHORTEST_SECRET = 8  # shorter values ("1", "true", "/run") would blank out ordinary words
 
 
@@ -33,6 +34,13 @@ def resolve_mode(choice: Literal["json", "text", "auto"], *, stream: TextIO) -> 
     if choice == "auto":
         return "text" if stream.isatty() else "json"
     return choice
+
+
+def columns_of(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or USUAL_COLUMNS
+    except OSError:  # io.UnsupportedOperation is one
+        return USUAL_COLUMNS
 
 
 @dataclass
@@ -65,11 +73,18 @@ class Log:
         """Whether `progress` is seen by a person."""
         return self.mode == "text" and self.stream.isatty()
 
+    @property
+    def columns(self) -> int | None:
+        """What fits into a line of the terminal, as wide as it is now, without wrapping; None where there is no bar."""
+        return columns_of(self.stream) - 1 if self.has_bar else None
+
     def progress(self, line: str) -> None:
-        if self.has_bar:
-            self.stream.write("\r" + redacted(line, secrets=self.secrets).ljust(self._bar_width))
+        columns = self.columns
+        if columns is not None:
+            shown = redacted(line, secrets=self.secrets)[:columns]
+            self.stream.write("\r" + shown.ljust(min(self._bar_width, columns)))
             self.stream.flush()
-            self._bar_width = len(line)
+            self._bar_width = len(shown)
 
     def _write(self, line: str) -> None:
         if self._bar_width:

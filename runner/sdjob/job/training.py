@@ -20,7 +20,7 @@ from sdjob.job.interval import Interval, begun, interval_of
 from sdjob.job.kept import Kept
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.nodes.peers import Peers
-from sdjob.job.progress import Progress
+from sdjob.job.progress import Progress, live_line
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
 from sdjob.job.stop import StopRequest
@@ -64,6 +64,9 @@ class Training:
     """Where something is published during training."""
 
     peers: Peers
+    committed: tuple[int, float] | None
+    """The step that this attempt goes on from, and the Unix time of its commit."""
+
     interval: Interval | None = field(init=False, default=None)
     """Where `checkpoint.every` is auto."""
 
@@ -80,7 +83,7 @@ class Training:
     def __post_init__(self) -> None:
         self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
         self.peers.on_loss = self.gang.wake
-        self.progress = Progress(self.task.total_steps, self.clock)
+        self.progress = Progress(self.task.total_steps, self.clock, committed=self.committed)
         self.saves = Saves(
             self.commits,
             self.ledger,
@@ -202,16 +205,18 @@ class Training:
             self.ledger.event("phase", name="start-to-first-step", seconds=self.watch.total_s())
         if self.interval is not None:
             self.interval.stepped(saving=self._saving)
-        line = self.progress.line(step=fields["step"], loss=fields["loss"], images=fields["images"])
+        stand = self.progress.stepped(step=fields["step"], loss=fields["loss"], images=fields["images"])
         step_s = self.progress.step_s()
-        metrics: dict[str, Any] = {**fields, "step_s": step_s, "images_per_s": fields["images"] / step_s if step_s else None}
+        metrics: dict[str, Any] = {**fields, "step_s": step_s, "images_per_s": stand.images_per_s}
         self.ledger.metrics(**metrics)
         self.trackers.metrics(fields["step"], metrics)
-        self.log.progress(line)
+        self.log.progress(live_line(stand, columns=self.log.columns))
         now_s = self.clock.monotonic_s()
         if now_s - self._logged_at_s >= LOG_EVERY_S and not self.log.has_bar:
             self._logged_at_s = now_s
-            self.log.event("step", line, **{name: value for name, value in fields.items() if name != "time_s"})
+            self.log.event(
+                "step", live_line(stand, columns=None), **{name: value for name, value in fields.items() if name != "time_s"}
+            )
 
     def _on_snapshot(self, fields: dict[str, Any]) -> None:
         self._saving = True
@@ -224,6 +229,7 @@ class Training:
         self._saving = False
         self.gang.tell_main({"event": "save-over", "step": step})
         if self.saves.committed_step == step:
+            self.progress.committed = (step, self.clock.unix_s())
             self.trackers.committed()
 
     def _facts(self, fields: dict[str, Any]) -> dict[str, Any]:

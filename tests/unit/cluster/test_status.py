@@ -8,6 +8,7 @@ import pytest
 from fakes.api_server import ApiServer, Fault
 from fakes.clock import FakeClock
 from fakes.cluster_objects import event, pod, workload
+from fakes.terminal import terminal
 from sdjob.cli.main import main
 from sdjob.cli.named import Named
 from sdjob.cli.status import watch
@@ -184,7 +185,8 @@ def test_progress_is_told():
     assert told.activity
     assert (told.activity.step, told.activity.total_steps, told.activity.committed_step) == (40, 100, 30)
     assert told.activity.seconds_left == 120
-    assert "step 40 of 100, loss 0.5000, 8.0 images/s, 0:02:00 left" in "\n".join(lines(told))
+    assert "  step 30 is committed, 0:01:35 ago" in lines(told, now_s=1100.0)
+    assert "step 40 of 100, loss 0.5000, 8.0 images/s, 0:02:00 left" in "\n".join(lines(told, now_s=1100.0))
 
 
 def test_a_ledger_out_of_reach_is_no_failure():
@@ -326,7 +328,7 @@ def test_the_table_of_attempts():
     assert (first.gained, first.lost, first.cause.partition(":")[0]) == (30, 7, "preempted")
     assert (second.gained, second.lost, second.cause) == (0, 0, "lost without a word")
     assert (third.gained, third.lost, third.cause) == (20, 0, "running")
-    assert lines(told)[-4].split() == ["attempt", "started", "ran", "gained", "lost", "how", "it", "ended"]
+    assert lines(told, now_s=1100.0)[-4].split() == ["attempt", "started", "ran", "gained", "lost", "how", "it", "ended"]
 
 
 # ---- with a server ---------------------------------------------------------------------------------------------------------
@@ -411,3 +413,39 @@ def test_watching_outlives_a_server_that_is_away(
     assert [json.loads(line)["state"] for line in told.out.splitlines()] == ["running", "done"]
     assert "warning: " in told.err
     assert "cannot reach the API server" in told.err
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_on_a_terminal_one_view_is_drawn_again(
+    mock: ApiServer, server: Server, clock: FakeClock, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+):
+    submitted(server, mock, clock)
+    writer = LedgerWriter(store, attempt=1, clock=clock)
+    writer.event("start", host=NAME)
+    writer.event("train", start_step=0, total_steps=64)
+    writer.event("ready")
+    writer.event("commit", step=30)
+
+    def goes_on(_verb: str, path: str) -> None:
+        if not path.endswith("/pods"):
+            return
+        step = 31 + len(looks)
+        looks.append(step)
+        writer.metrics(step, loss=0.25, step_s=1.0, images_per_s=4.0)
+        writer.flush()
+        if len(looks) == 3:
+            mock.state["/apis/batch/v1/namespaces/ml/jobs/emoji"]["status"] = {
+                "conditions": [{"type": "Complete", "status": "True"}]
+            }
+
+    looks: list[int] = []
+    mock.on_request = goes_on
+    with terminal(columns=90) as there:
+        monkeypatch.setattr("sys.stdout", there.stream)
+        watch(Named("emoji", job("checkpoint.to=s3://bucket/run")), server=server, as_json=False, clock=clock, log=Log())
+        monkeypatch.undo()
+    assert there.text.count("emoji: training") == 3
+    assert "[############............] 33/64  loss 0.2500  0:31 left  4.0 images/s  commit 0:10 ago" in there.text
+    seen = there.seen()
+    assert seen[0] == "emoji: done"
+    assert sum("emoji" in line for line in seen) == 1, "it stands there once"

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from fakes.clock import FakeClock
+from fakes.terminal import terminal
 from sdjob.core.log import Log, redacted, resolve_mode, secret_values
 
 
@@ -65,6 +66,18 @@ class TestText:
         assert lines[1:3] == ["step 10 of 10", "short".ljust(len("step 10 of 10"))]
         assert lines[-1] == "done\n"
         assert out.getvalue().endswith("\rdone\n")
+
+    def test_a_bar_never_wraps_whatever_the_terminal_s_width(self):
+        with terminal(columns=20) as there:
+            log, _ = made("text", stream=there.stream, secrets=("a-long-secret",))
+            assert log.columns == 19
+            log.progress("step 10 of 100, and more than fits")
+            log.progress("a-long-secret, 11 of 100")
+            log.event("commit", "committed")
+            log.progress("12")
+        assert there.seen() == ["committed", "12"]
+        assert "and more" not in there.text
+        assert "***, 11 of 100" in there.text
 
     def test_no_bar_in_a_file(self):
         log, out = made("text")
