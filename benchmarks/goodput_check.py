@@ -9,6 +9,7 @@ from statistics import mean
 from typing import Any
 
 from goodput_model import Costs, Policy, replay
+from sdjob.ledger.seconds import account
 
 ROOT = Path(__file__).resolve().parents[1]
 QUICKSTART = ROOT / "jobspecs" / "quickstart"
@@ -20,7 +21,11 @@ class Life:
     """What one killed attempt left behind; steps count from the first measured attempt's beginning."""
 
     uptime_s: float
+    ended_unix_s: float
     committed: int
+
+    def holds(self, time_s: float) -> bool:
+        return self.ended_unix_s - self.uptime_s <= time_s <= self.ended_unix_s
 
 
 def check(uptimes_s: list[float], *, every_seconds: float) -> float:
@@ -30,10 +35,11 @@ def check(uptimes_s: list[float], *, every_seconds: float) -> float:
         job = make_job(Path(folder) / "job", every_seconds=every_seconds)
         first_step = warm_up(job)
         lives = [live(job, uptime_s, first_step=first_step) for uptime_s in uptimes_s]
-        costs = measured(job.ledgers()[1:])
+        ledgers = job.ledgers()[1:]
+    costs, real = measured(ledgers), share_of(ledgers, lives=lives)
     policy = Policy(name="as the runs", every_seconds=every_seconds, at_notice=False)
-    report(lives, costs=costs, policy=policy)
-    return share_of(lives, costs=costs) - modelled(lives, costs=costs, policy=policy)[-1].share
+    report(lives, real=real, costs=costs, policy=policy)
+    return real - modelled(lives, costs=costs, policy=policy)[-1].share
 
 
 def make_job(folder: Path, *, every_seconds: float) -> Any:
@@ -65,9 +71,9 @@ def live(job: Any, uptime_s: float, *, first_step: int) -> Life:
     time.sleep(max(0.0, begun_s + uptime_s - time.monotonic()))
     if running.process.poll() is not None:
         raise SystemExit(f"the run ended by itself:\n{running.output[-3000:]}")
-    ended_s = time.monotonic()
+    ended_s, ended_unix_s = time.monotonic(), time.time()
     running.kill()
-    return Life(ended_s - begun_s, newest_step(job) - first_step)
+    return Life(ended_s - begun_s, ended_unix_s, newest_step(job) - first_step)
 
 
 # ---- costs, from the ledger ------------------------------------------------------------------------------------------------
@@ -107,8 +113,13 @@ def lags_s(ledger: Any) -> list[float]:
 # ---- both shares -----------------------------------------------------------------------------------------------------------
 
 
-def share_of(lives: list[Life], *, costs: Costs) -> float:
-    return lives[-1].committed * costs.step_s / sum(life.uptime_s for life in lives)
+def share_of(ledgers: list[Any], *, lives: list[Life]) -> float:
+    """As `sdjob report` reckons it, with what the attempts could not tell themselves: when they ended, and those that ended
+    before they had claimed the run."""
+    ended_s = {
+        ledger.attempt: life.ended_unix_s for ledger in ledgers for life in lives if life.holds(ledger.events[0]["time_s"])
+    }
+    return account(ledgers, ended_s=ended_s).seconds()["train"] / sum(life.uptime_s for life in lives)
 
 
 def modelled(lives: list[Life], *, costs: Costs, policy: Policy) -> list[Any]:
@@ -118,10 +129,10 @@ def modelled(lives: list[Life], *, costs: Costs, policy: Policy) -> list[Any]:
     return [replay(uptimes_s[: count + 1], **given) for count in range(len(lives))]
 
 
-def report(lives: list[Life], *, costs: Costs, policy: Policy) -> None:
+def report(lives: list[Life], *, real: float, costs: Costs, policy: Policy) -> None:
     outcomes = modelled(lives, costs=costs, policy=policy)
     print(f"{costs}\n\n| machine | killed after s | committed steps, real | model |\n|---|---|---|---|")
     for number, (life, outcome) in enumerate(zip(lives, outcomes, strict=True), start=1):
         print(f"| {number} | {life.uptime_s:.1f} | {life.committed} | {outcome.committed_step} |")
-    real, model = share_of(lives, costs=costs), outcomes[-1].share
+    model = outcomes[-1].share
     print(f"\nuseful share: real {real:.3f}, model {model:.3f}, difference {real - model:+.3f}", flush=True)

@@ -60,7 +60,7 @@ def supervise(args: argparse.Namespace, *, log: Log) -> int:
     # -P: the folder that a person stands in may hold an sdjob of its own.
     command = [sys.executable, "-P", "-m", "sdjob", "--log", args.log, "run", *settings, "--", str(args.file)]
     return Supervisor(
-        start=lambda: start_listening(command),
+        start=lambda before: start_listening(command, environment=before.environment() if before else {}),
         restarts=args.restarts,
         stop=stop,
         has_stalled=lambda: stalled(job),

@@ -53,12 +53,14 @@ def start(argv: Sequence[str], *, environment: Mapping[str, str]) -> Child:
     return Child(process, Channel(read_fd=parent_read, write_fd=parent_write))
 
 
-def start_listening(argv: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """Starts a child that handles signals itself and has all of our streams. It is in a process group of its own, so that the
-    terminal's Ctrl-C reaches it through us alone, once; and it is asked to stop where we die. As `start`: from the main thread.
+def start_listening(argv: Sequence[str], *, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Starts a child that handles signals itself and has all of our streams, and these variables beside our own. It is in a
+    process group of its own, so that the terminal's Ctrl-C reaches it through us alone, once; and it is asked to stop where we
+    die. As `start`: from the main thread.
     """
     process = subprocess.Popen(
         argv,
+        env={**os.environ, **environment},
         process_group=0,
         preexec_fn=_before_exec(os.getpid(), ignored=(), on_death=signal.SIGTERM),  # noqa: PLW1509 (as above)
     )

@@ -1,6 +1,7 @@
 """One attempt at a run, from the claim to the last publish."""
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TypeVar
 from sdjob.ckpt.engine import Claim, Restored
 from sdjob.core.errors import FencedError, SdjobError, StorageError
 from sdjob.job import machine
+from sdjob.job.before import before_here
 from sdjob.job.compiled import FOLDER as COMPILED
 from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
 from sdjob.job.early import EarlyPublish
@@ -61,7 +63,7 @@ class Attempt:
 
     def execute(self) -> None:
         self.started_s = self.run.clock.monotonic_s()
-        self.ledger.event("start", host=machine.host_name())
+        self.ledger.event("start", host=machine.host_name(), **before_here(os.environ))
         for lap in self.watch.laps:
             over_s = self.run.clock.unix_s() - (self.started_s - lap.over_s)
             self.ledger.event("phase", time_s=round(over_s, 3), name=lap.name, seconds=lap.seconds)
@@ -177,6 +179,7 @@ class Attempt:
             kept=self.kept,
             early=self._early(staged, resolution),
             peers=self.peers,
+            committed=next(((c.step, c.time_s) for c in self.claim.history.live if c.step == start_step), None),
         )
         training.run()
         return None if start_step == resolution.total_steps else self._outcome(training, resolution)

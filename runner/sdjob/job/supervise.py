@@ -13,6 +13,7 @@ from typing import Protocol
 from sdjob.core.clock import Clock
 from sdjob.core.errors import FINAL_EXIT_CODES, NoProgressError, SdjobError, StoppedError
 from sdjob.core.log import Log
+from sdjob.job.before import Before
 from sdjob.job.limits import check_progress
 from sdjob.job.stop import RERUN, StopRequest
 from sdjob.ledger.read import read_ledger
@@ -40,7 +41,9 @@ class Process(Protocol):
 class Supervisor:
     """All methods belong to the main thread, where signals arrive."""
 
-    start: Callable[[], Process]
+    start: Callable[[Before | None], Process]
+    """Told of the attempt before."""
+
     restarts: int
     stop: StopRequest
     has_stalled: Callable[[], bool]
@@ -55,9 +58,11 @@ class Supervisor:
     def run(self) -> int:
         """The exit code of the last attempt; 75 where a stop request kept the next one from being started."""
         restart, false_starts = 0, 0
+        before: Before | None = None
         while True:
-            started_s = self.clock.monotonic_s()
-            code = self._attempt()
+            started_s, began_s = self.clock.monotonic_s(), self.clock.unix_s()
+            code = self._attempt(before)
+            before = Before(round(began_s, 3), round(self.clock.unix_s(), 3), code)
             if self.stop.requested:
                 return code if is_final(code) else StoppedError.exit_code
             if self._is_last(code, restart=restart):
@@ -68,9 +73,9 @@ class Supervisor:
             if self.stop.requested:
                 raise StoppedError("stopped on request, between two attempts.", next_step=RERUN)
 
-    def _attempt(self) -> int:
+    def _attempt(self, before: Before | None) -> int:
         """Its exit code; 128 and the signal's number where one ended it, as a shell says it."""
-        process = self.start()
+        process = self.start(before)
         while process.poll() is None:
             if self.stop.requested:
                 process.send_signal(signal.SIGTERM)  # a second signal ends us at once, and the kernel then tells it again

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from sdjob.ledger.read import AttemptLedger, Record, is_number, is_step
 
@@ -46,6 +46,16 @@ class Moments:
     def exit_code(self) -> int | None:
         code = self.end.get("exit_code") if self.end else None
         return code if isinstance(code, int) else None
+
+    def ended_by(self, later: "Moments") -> float | None:
+        """When it ended, by what the next attempt was told of the process before it: where that was this one."""
+        told: object = next((event["before"] for event in later.of("start") if "before" in event), None)
+        if not isinstance(told, dict) or self.last_word_s is None:
+            return None
+        began_s, ended_s = (cast("Record", told).get(name) for name in ("began_s", "ended_s"))
+        if not (is_number(began_s) and is_number(ended_s)):
+            return None
+        return ended_s if began_s <= self.last_word_s <= ended_s else None
 
     # ---- its steps -----------------------------------------------------------------------------------------------------------
 

@@ -90,9 +90,10 @@ class Account:
 
 def account(ledgers: Sequence[AttemptLedger], *, ended_s: Mapping[int, float] | None = None) -> Account:
     """ended_s: of attempts that are known to be over, when they ended. The last words of one that is killed are up to a flush
-    older than its end; where that is not known, the seconds between count as waiting for the next one."""
-    ended_s = ended_s or {}
+    older than its end; where nobody outlived it to tell, the seconds between count as waiting for the next one."""
     known = [moments for ledger in ledgers if (moments := Moments(ledger)).began_s is not None and moments.is_training]
+    told_s = {one.ledger.attempt: end_s for one, then in pairwise(known) if (end_s := one.ended_by(then)) is not None}
+    ended_s = {**told_s, **(ended_s or {})}
     attempts: list[AttemptAccount] = []
     for position, moments in enumerate(known):
         attempts.append(account_of(moments, later=known[position + 1 :], ended_s=ended_s.get(moments.ledger.attempt)))

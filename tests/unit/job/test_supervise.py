@@ -13,6 +13,7 @@ from fakes.memory_store import MemoryStore
 from sdjob.core.errors import StoppedError, StorageError
 from sdjob.core.log import Log
 from sdjob.job import supervise
+from sdjob.job.before import Before, before_here
 from sdjob.job.stop import StopRequest
 from sdjob.job.supervise import LONG_S, Supervisor, stalled, until_stopped
 from sdjob.ledger.write import LedgerWriter
@@ -45,7 +46,7 @@ class Bench:
     def __init__(self, *attempts, restarts=5, stalled=False, stop_after_s=None):
         self.clock, self.out = FakeClock(), io.StringIO()
         self.stop = StopRequest(self.clock, notice_s=10.0)
-        self.stop_after_s, self.started, self.pauses_s = stop_after_s, [], []
+        self.stop_after_s, self.started, self.told, self.pauses_s = stop_after_s, [], [], []
         self.attempts: Iterator = iter(attempts)
         self.supervisor = Supervisor(
             start=self.start,
@@ -57,7 +58,8 @@ class Bench:
             log=Log(mode="json", stream=self.out, clock=self.clock, secrets=()),
         )
 
-    def start(self):
+    def start(self, before):
+        self.told.append(before)
         attempt = next(self.attempts)
         self.started.append(FakeProcess(self, **attempt) if isinstance(attempt, dict) else FakeProcess(self, attempt))
         return self.started[-1]
@@ -95,6 +97,20 @@ def test_after_n_restarts_the_last_code_stands():
     assert len(bench.started) == 3
     assert [told["event"] for told in bench.said] == ["restart", "restart", "restarts-used-up"]
     assert bench.said[-1]["message"] == "the attempt ended with exit code 137 (signal 9), and the 2 restart(s) are used up"
+
+
+def test_each_attempt_is_told_how_the_one_before_ended():
+    bench = Bench({"code": -9, "seconds": 3.0}, 0)
+    bench.supervisor.run()
+    (first, second), began_s = bench.told, FakeClock().unix_s()
+    assert first is None
+    assert second == Before(began_s, began_s + 3.0, 137)
+    assert before_here(second.environment()) == {"before": {"began_s": began_s, "ended_s": began_s + 3.0, "exit_code": 137}}
+
+
+@pytest.mark.parametrize("told", ["", "{", "[]", "null", '{"began_s": 1}', '{"began_s": "1", "ended_s": 2, "exit_code": 3}'])
+def test_nonsense_of_the_attempt_before_is_not_believed(told):
+    assert before_here({"SDJOB_BEFORE": told}) == {}
 
 
 def test_a_loop_without_progress_ends_by_its_70():

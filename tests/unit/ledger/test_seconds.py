@@ -76,6 +76,27 @@ def test_what_is_not_known_of_a_killed_attempt_is_waiting_until_somebody_knows_i
     check_whole(found)
 
 
+@pytest.mark.parametrize(
+    ("before", "waiting_s", "lost_s"),
+    [
+        ({"began_s": BEGIN_S, "ended_s": 3.0, "exit_code": 137}, 37, 8),  # the seconds are after its last word
+        ({"began_s": 20.0, "ended_s": 30.0, "exit_code": 1}, 40, 5),  # a process that came to no attempt
+        ({"began_s": BEGIN_S, "ended_s": "3"}, 40, 5),
+        ("nonsense", 40, 5),
+    ],
+)
+def test_the_next_attempt_says_when_a_killed_one_ended(before, waiting_s, lost_s):
+    first, second = killed_then_finished()
+    last_word_s = first.now_s
+    first.kill(after_s=3.0)
+    if isinstance(before, dict):
+        before = {k: last_word_s + v if isinstance(v, float) and v < BEGIN_S else v for k, v in before.items()}
+    second.events[0]["before"] = before
+    found = account([first.ledger(), second.ledger()])
+    assert (found.seconds()["waiting"], found.seconds()["lost"]) == (pytest.approx(waiting_s), pytest.approx(lost_s))
+    check_whole(found)
+
+
 def test_of_a_running_attempt_nothing_is_lost_yet():
     first, _ = killed_then_finished()
     found = account([first.ledger()])
