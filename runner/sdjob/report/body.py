@@ -165,14 +165,14 @@ def digests(run: Gathered) -> Section | None:
     rows = (
         (
             f"{commit.step:,}",
-            at(commit.time_s),
-            size(commit.size_bytes),
-            commit.state,
             tag("code", commit.digest[:16], title=commit.digest),
+            commit.state,
+            size(commit.size_bytes),
+            at(commit.time_s),
         )
         for commit in reversed(commits)
     )
-    head = ("Step", "Committed", "Size", "State", "Digest")
+    head = ("Step", "Digest", "State", "Size", "Committed")
     return section("commits", "Commits", final, table("The newest first", head=head, rows=rows))
 
 

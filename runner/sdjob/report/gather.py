@@ -13,7 +13,7 @@ from sdjob.core.errors import MissingError, SdjobError
 from sdjob.core.log import Log
 from sdjob.ledger.read import AttemptLedger, read_ledger
 from sdjob.spec.job import JOB_KEY
-from sdjob.store.base import ObjectStore
+from sdjob.store.base import ObjectMissingError, ObjectStore
 from sdjob.track.past import drawn_pictures
 from sdjob.track.row import Picture
 
@@ -50,12 +50,12 @@ def gather(store: ObjectStore, *, clock: Clock, log: Log) -> Gathered:
         raise MissingError(
             "no run is here: it would have a ledger (attempts/).", where=store.uri, next_step="Name its job's checkpoint.to."
         )
-    text = patiently(lambda: store.read(JOB_KEY).decode(errors="replace"), "its job file", default="", troubles=troubles)
+    text = patiently(lambda: store.read(JOB_KEY).decode(errors="replace"), "Its job file", default="", troubles=troubles)
     history = patiently(
-        lambda: CommitLog(store, clock=clock, log=log).replay(), "its commit log", default=History(), troubles=troubles
+        lambda: CommitLog(store, clock=clock, log=log).replay(), "Its commit log", default=History(), troubles=troubles
     )
     job = parsed(text, troubles=troubles)  # not believed: it may be of another version
-    keys = patiently(lambda: [info.key for info in store.list("attempts/")], "its pictures", default=[], troubles=troubles)
+    keys = patiently(lambda: [info.key for info in store.list("attempts/")], "Its pictures", default=[], troubles=troubles)
     pictures = drawn_pictures(keys, ledgers=ledgers, prompts=prompts_in(job))
     return Gathered(
         name=str(job.get("name") or store.uri.rstrip("/").rpartition("/")[2]),
@@ -71,9 +71,11 @@ def gather(store: ObjectStore, *, clock: Clock, log: Log) -> Gathered:
 
 
 def patiently(read: Callable[[], Result], what: str, *, default: Result, troubles: list[str]) -> Result:
-    """A page without its job file is still a page."""
+    """A page without its job file is still a page; one that is not there yet is no trouble."""
     try:
         return read()
+    except ObjectMissingError:
+        return default
     except SdjobError as error:
         troubles.append(f"{what} could not be read: {error}")
         return default
@@ -83,7 +85,7 @@ def parsed(text: str, *, troubles: list[str]) -> dict[str, Any]:
     try:
         found: object = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        troubles.append(f"its job file is no YAML: {type(error).__name__}")
+        troubles.append(f"Its job file is no YAML: {type(error).__name__}")
         return {}
     return cast("dict[str, Any]", found) if isinstance(found, dict) else {}
 
@@ -108,5 +110,5 @@ def damage(ledgers: list[AttemptLedger]) -> list[str]:
     newer = [ledger for ledger in ledgers if ledger.is_newer]
     if newer:
         told = f"attempt {newer[0].attempt}" + (f" and {len(newer) - 1} more" if len(newer) > 1 else "")
-        found.append(f"a newer sdjob wrote the ledger of {told} (schema {newer[0].schema}): what is shown of it may be wrong")
+        found.append(f"A newer sdjob wrote the ledger of {told} (schema {newer[0].schema}): what is shown of it may be wrong")
     return found

@@ -128,7 +128,8 @@ function attempts(svg, { area, x }) {
 
 function curve(svg, segment, { x, y }, name) {
   const points = segment.x.map((step, at) => `${x(step).toFixed(1)} ${y(segment.y[at]).toFixed(1)}`);
-  draw("path", { class: name, d: "M" + points.join("L") + (points.length === 1 ? "h1" : "") }, svg);
+  if (points.length > 1) draw("path", { class: name, d: "M" + points.join("L") }, svg);
+  else draw("circle", { class: `${name} single`, cx: x(segment.x[0]), cy: y(segment.y[0]), r: 2.5 }, svg);
 }
 
 // ---- what lies under the pointer; the slider and the tables say the same without one ---------------------------------------------

@@ -224,7 +224,7 @@ def test_values_that_are_no_numbers_are_marked_and_not_drawn(place):
 
 def test_a_ledger_of_a_newer_version_says_so(place):
     place.write(finished_run(), schema=9)
-    assert "a newer sdjob wrote the ledger of attempt 1 and 1 more (schema 9)" in words_of(place.page())
+    assert "A newer sdjob wrote the ledger of attempt 1 and 1 more (schema 9)" in words_of(place.page())
 
 
 @pytest.mark.parametrize("text", ["{]", "- a list", "name: [1, 2", "!!python/object/apply:os.system ['true']", "a: &a [*a]"])
@@ -262,6 +262,8 @@ def test_an_attempt_that_never_came_to_a_step(place):
     words = words_of(place.page())
     assert "It is at step 0; nothing is committed yet. Its last word was 5.0 s before this page." in words
     assert "No step is told of yet." in words
+    assert "The run has not stored its job file yet." in words
+    assert "Take care" not in words
 
 
 def test_a_hundred_thousand_steps_fit_into_a_page(place):
