@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+import threading
 from dataclasses import dataclass, field
 from typing import Any, Literal, TextIO
 
@@ -52,6 +53,8 @@ class Log:
     clock: Clock = field(default_factory=SystemClock)
     secrets: tuple[str, ...] = field(default_factory=lambda: secret_values(dict(os.environ)))
     _bar_width: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False, compare=False)
+    """Threads tell of saves while another draws the bar; and a signal's handler may write in the middle of a line."""
 
     def event(self, kind: str, message: str, **fields: Any) -> None:
         """One event: `kind` for programs, `message` for people, fields for both (people see them in the message)."""
@@ -82,13 +85,15 @@ class Log:
         columns = self.columns
         if columns is not None:
             shown = redacted(line, secrets=self.secrets)[:columns]
-            self.stream.write("\r" + shown.ljust(min(self._bar_width, columns)))
-            self.stream.flush()
-            self._bar_width = len(shown)
+            with self._lock:
+                self.stream.write("\r" + shown.ljust(min(self._bar_width, columns)))
+                self.stream.flush()
+                self._bar_width = len(shown)
 
     def _write(self, line: str) -> None:
-        if self._bar_width:
-            self.stream.write("\r" + " " * self._bar_width + "\r")
-            self._bar_width = 0
-        self.stream.write(redacted(line, secrets=self.secrets) + "\n")
-        self.stream.flush()
+        with self._lock:
+            if self._bar_width:
+                self.stream.write("\r" + " " * self._bar_width + "\r")
+                self._bar_width = 0
+            self.stream.write(redacted(line, secrets=self.secrets) + "\n")
+            self.stream.flush()
