@@ -113,7 +113,7 @@ def sample() -> Verb:
     return sample
 
 
-def report() -> Verb:
+def report_() -> Verb:
     from sdjob.cli import report
 
     return report
@@ -147,7 +147,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "checkpoints": (checkpoints, "list, verify or prune the checkpoints of a run"),
     "export": (export, "write the weights of any checkpoint to a folder"),
     "sample": (sample, "draw pictures with a run, a published folder or a base model"),
-    "report": (report, "write a page of a run: curves, samples, what the time went to"),
+    "report": (report_, "write a page of a run: curves, samples, what the time went to"),
     "doctor": (doctor, "look at this machine, and at a job's places, for what would fail"),
     "completion": (completion, "print a script by which a shell completes sdjob's commands"),
 }
