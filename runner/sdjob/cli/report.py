@@ -12,7 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("place", metavar="PLACE", help="the run: its job's checkpoint.to")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, such as report.html")
     parser.add_argument(
-        "--price-per-hour", type=price, metavar="USD", help="of all the run's machines together, for what it has cost"
+        "--price-per-hour",
+        type=price,
+        metavar="USD",
+        help="of all the run's machines together; by default what plan's table has for them",
     )
 
 

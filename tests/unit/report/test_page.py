@@ -54,6 +54,35 @@ def test_goodput_and_money_are_the_account_s(place):
     assert "Price" not in words_of(place.page())
 
 
+JOB = {
+    "apiVersion": "sdjob/v1",
+    "name": "tiny",
+    "model": {"source": "/models/base"},
+    "data": {"source": "/pictures"},
+    "train": {"method": "lora", "steps": 10, "global_batch": 4},
+}
+
+
+@pytest.mark.parametrize(
+    ("run", "usd", "source"),
+    [
+        ({"accelerator": "nvidia-l4", "spot": True, "kubernetes": {"flavor": "gke"}}, 0.282, "us-central1, g2-standard-4, spot"),
+        ({"accelerator": "nvidia-l4:2", "nodes": 2, "kubernetes": {"flavor": "gke"}}, 4 * 0.707, "g2-standard-4, looked up 20"),
+    ],
+)
+def test_the_price_is_plan_s_where_nobody_names_one(place, run, usd, source):
+    place.write(finished_run(), job={**JOB, "run": run})
+    words = words_of(place.page())
+    assert f"at ${usd:g} an hour (Google Cloud, " in words
+    assert source in words
+
+
+@pytest.mark.parametrize("job", [{**JOB, "run": {"accelerator": "cpu:1"}}, {**JOB, "newer": 1}, JOB, None])
+def test_no_price_is_guessed(place, job):
+    place.write(finished_run(), job=job)
+    assert "Price" not in words_of(place.page())
+
+
 def test_lost_steps_are_a_curve_of_their_own(place):
     place.write(finished_run())
     data = data_of(place.page())
