@@ -14,7 +14,6 @@ from sdjob.ckpt.policy import fits_notice
 from sdjob.core.clock import Clock
 from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
-from sdjob.core.priority import give_way
 from sdjob.job.kept import Kept
 from sdjob.job.stop import StopRequest
 from sdjob.ledger.write import LedgerWriter
@@ -81,7 +80,6 @@ class Saves:
         self._thread = None
 
     def _work(self) -> None:
-        give_way()
         while (save := self._queue.get()) is not None:
             try:
                 self._save(save)

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import sys
 import threading
 from dataclasses import dataclass, field
 
@@ -14,7 +12,6 @@ from fakes.memory_store import MemoryStore, busy, fail
 from fakes.runs import commit_log, snapshot
 from sdjob.core.errors import DeniedError, FencedError, StorageError
 from sdjob.core.log import Log
-from sdjob.core.priority import LOWEST
 from sdjob.core.retry import Backoff
 from sdjob.job.saves import Save, Saves
 from sdjob.job.stop import StopRequest
@@ -89,15 +86,6 @@ def test_a_save_is_committed_told_pruned_and_its_files_removed(bench):
     assert b.saves.committed_digest == commit_log(b.store.client()).replay().live[0].digest
     assert not any(put.folder.exists() for put in puts)
     assert b.saves.final is None
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="a niceness is a whole process's elsewhere")
-def test_what_a_save_needs_of_a_processor_waits_for_the_training(bench):
-    b, seen = bench(), []
-    b.saves.on_committed = lambda _save, _digest: seen.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-    b.save(10)
-    b.saves.finish()
-    assert seen == [LOWEST]
 
 
 def test_the_last_ones_files_stay_for_publishing(bench):
