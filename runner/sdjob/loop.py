@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Literal, Protocol, TypeVar
 
+from safetensors import SafetensorError
+
 from sdjob.ckpt.policy import should_save
 from sdjob.core.channel import Channel, Message
 from sdjob.core.clock import Clock
-from sdjob.core.priority import give_way
 
 Batch = TypeVar("Batch")
 Batch_contra = TypeVar("Batch_contra", contravariant=True)
@@ -165,13 +166,12 @@ class Saver:
         self._writing.start()
 
     def _write(self, snapshot: Snapshot, step: int, metrics: StepMetrics, stall_s: float) -> None:
-        give_way()
         folder = self.plan.scratch / "snapshots" / f"{step:08d}"
         try:
             folder.mkdir(parents=True)
             snapshot.write_into(folder)
-        except OSError as error:
-            # A full scratch disk costs this save, not the run: the next one may find room.
+        except (OSError, SafetensorError) as error:
+            # A full scratch disk costs this save, not the run: the next one may find room. safetensors has its own word for it.
             self.link.send("save-failed", step=step, folder=str(folder), why=str(error), stall_s=stall_s)
         except BaseException as error:  # raised again in the training thread
             self._failure = error

@@ -9,7 +9,7 @@ from fakes.flax_gang import QUICK
 from fakes.gangs import Nodes
 from fakes.running import Job, Workshop
 
-STEPS = 12
+STEPS = 24
 FIELDS = {"train__steps": STEPS, "train__global_batch": 4, "checkpoint__every_steps": 3, "run__notice_s": 60}
 ONE_NODE = {**FIELDS, "run__accelerator": "cpu:2"}
 TWO_NODES = {**FIELDS, "run__accelerator": "cpu:1", "run__nodes": 2}
@@ -43,7 +43,8 @@ def test_two_nodes_of_one_device_train_what_one_node_of_two_does(workshop, nodes
     [claim] = nodes.job.history().claims
     assert [ledger.attempt for ledger in nodes.job.ledgers()] == [claim.epoch], "only node 0 has a claim and a ledger"
     assert not second.committed
-    assert first.committed == [3, 6, 9, 12]
+    # On a busy machine a save may be due while the one before it is on its way.
+    assert {3, STEPS} <= {*first.committed} <= {*range(3, STEPS + 1, 3)}
 
     again = nodes.run()
     assert codes(again) == [0, 0], "a run that is done needs no gang"

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -31,6 +31,13 @@ ENDINGS: dict[Blow, set[int]] = {
     "stop, then kill": {-signal.SIGKILL, 75, -signal.SIGTERM},
     "sleep beside another": {76},
 }
+
+
+def start_small(job: Job, *, environment: Mapping[str, str], machine: str = "a", inside: Sequence[str] = ()) -> Running:
+    """`sdjob run` with the small trainer; each machine has a scratch of its own."""
+    command = [*inside, sys.executable, "-m", "fakes.small_run", "run", "--log", "json", str(job.file)]
+    own = {"SDJOB_SCRATCH": str(job.folder / f"machine-{machine}"), "PYTHONPATH": str(TESTS)}
+    return Running.begin(command, folder=job.folder, environment={**environment, **own})
 
 
 @dataclass
@@ -66,10 +73,8 @@ class Struck:
     def _start(self) -> Running:
         """On the same machine as the one before, or on another whose scratch is empty."""
         self.attempts += 1
-        scratch = self.job.folder / f"machine-{random.Random(f'{self.seed} {self.attempts}').choice('ab')}"
-        command = [sys.executable, "-m", "fakes.small_run", "run", "--log", "json", str(self.job.file)]
-        own = {"SDJOB_SCRATCH": str(scratch), "PYTHONPATH": str(TESTS)}
-        return Running.begin(command, folder=self.job.folder, environment={**self.environment, **own})
+        machine = random.Random(f"{self.seed} {self.attempts}").choice("ab")
+        return start_small(self.job, environment=self.environment, machine=machine)
 
     def _struck(self, blow: Blow, *, rng: random.Random) -> bool:
         """Whether the blow fell: a run that had ended before must have ended well."""
@@ -113,6 +118,9 @@ class Struck:
 
 def kill_trainer(running: Running) -> None:
     """Where it has one just now."""
-    trainers = [int(p.name) for p in Path("/proc").glob("[0-9]*") if parent_of(p) == running.pid and TRAINER in command_of(p)]
-    for pid in trainers:
+    for pid in trainers_of(running.pid):
         os.kill(pid, signal.SIGKILL)
+
+
+def trainers_of(parent: int) -> list[int]:
+    return [int(p.name) for p in Path("/proc").glob("[0-9]*") if parent_of(p) == parent and TRAINER in command_of(p)]

@@ -1,4 +1,4 @@
-"""A trainer's double on its side of the channel: the real loop and the real save thread around a state of some KB and steps of
+"""A trainer's double on its side of the channel: the real loop and the real save thread around a state of 48 KiB and steps of
 some milliseconds, so that hundreds of runs can be killed in minutes. python -m fakes.small_trainer TASK, as `sdjob.train_torch`.
 
 A step's change depends on the seed, the step and the whole state before it: what a restore gets wrong shows in the last digest.
@@ -23,7 +23,7 @@ from sdjob.loop import Link, Loop, LoopPlan, StepMetrics
 from sdjob.spec.task import TrainTask, read_task
 
 STEP_S = 0.008
-SHAPE = (16, 16)
+SHAPE = (64, 64)
 FILES = {"weights": "unet.w", "optimizer": "optimizer.m.unet.w", "ema": "ema.unet.w"}
 State = dict[str, NDArray[np.float32]]
 

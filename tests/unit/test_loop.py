@@ -1,5 +1,6 @@
 """The loop with a Trainer of plain numbers and the parent's end of a real channel."""
 
+import errno
 import json
 import os
 import threading
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from safetensors import SafetensorError
 
 from fakes.clock import FakeClock
 from sdjob.core.channel import Channel
@@ -294,9 +296,16 @@ def test_validation_comes_before_the_save_of_its_step(tmp_path, parent):
         assert order.index(("samples", step)) < order.index(("snapshot", step))
 
 
-def test_a_full_scratch_costs_the_save_and_not_the_run(tmp_path, parent):
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_scratch_costs_the_save_and_not_the_run(error, tmp_path, parent):
     p = parent()
-    trainer = SumTrainer(fail_writing=OSError(28, "No space left on device"))
+    trainer = SumTrainer(fail_writing=error)
     assert run(trainer, p, tmp_path, every=100) == "finished"
     wait_for_end(p)
     assert steps_of(p, "save-failed") == [10]
