@@ -189,22 +189,26 @@ ARMS = {
 
 
 def train(arm: str, *, mib: int, every: int, saves: int, uri: str, scratch: Path) -> dict[str, Any]:
-    """Seconds of the loop from its first step to its last, of each step with its save, and of what was waited for afterwards."""
+    """Seconds of the loop from its first step to its last, of each step with its save, of each save alone, and of what was
+    waited for afterwards."""
     torch.set_num_threads(1)
     work = Work(mib=mib)
     work.step()  # AdamW makes its moments
     save, finish = ARMS[arm](work, uri, scratch)
-    steps_s = []
+    steps_s, saves_s = [], []
     began_s = time.perf_counter()
     for step in range(1, (saves + 1) * every + 1):
         step_began_s = time.perf_counter()
         work.step()
         if step % every == 0 and step <= saves * every:
+            save_began_s = time.perf_counter()
             save(step)
+            saves_s.append(time.perf_counter() - save_began_s)
         steps_s.append(time.perf_counter() - step_began_s)
     wall_s = time.perf_counter() - began_s
     finish()
-    return {"wall_s": wall_s, "steps_s": steps_s, "drain_s": time.perf_counter() - began_s - wall_s, "digest": work.digest()}
+    drain_s = time.perf_counter() - began_s - wall_s
+    return {"wall_s": wall_s, "steps_s": steps_s, "saves_s": saves_s, "drain_s": drain_s, "digest": work.digest()}
 
 
 def sdjob(uri: str, *, argv: list[str]) -> dict[str, Any]:
