@@ -106,8 +106,9 @@ def make_arrays(task: TrainTask) -> dict[str, Any]:
     rows = range(task.job.train.global_batch)
     drawn = draw(DrawPlan(seed=0, schedule=read_schedule(task.model), latent_shape=LATENT_SHAPE), step=0, indices=rows)
     pixels = [stream(1, "pixels", row).uniform(-1, 1, (3, SIDE_PX, SIDE_PX)).astype(np.float32) for row in rows]
-    ids = [stream(1, "ids", row).integers(0, 200, 16) for row in rows]
-    return {**vars(drawn), "pixels_BCHW": np.stack(pixels), "ids_BT": np.stack(ids)}
+    ids = [stream(1, "ids", row).integers(0, 200, (1, 16)) for row in rows]
+    told = {"told_B": np.ones(len(rows), np.float32), "time_ids_B6": np.zeros((len(rows), 6), np.float32)}
+    return {**vars(drawn), **told, "pixels_BCHW": np.stack(pixels), "ids_BET": np.stack(ids)}
 
 
 def torch_step(task: TrainTask, arrays: dict[str, Any]) -> Callable[[int], float]:
@@ -117,16 +118,19 @@ def torch_step(task: TrainTask, arrays: dict[str, Any]) -> Callable[[int], float
     models = torch_setup.build_models(task, accelerator=accelerator)
     runner = torch_setup.build_runner(task, accelerator=accelerator, models=models)
     tensors = {name: torch.from_numpy(values) for name, values in arrays.items()}
-    pictures, captions = ({name: tensors.pop(name)} for name in ("pixels_BCHW", "ids_BT"))
+    pictures, captions = ({name: tensors.pop(name) for name in of} for of in (("pixels_BCHW",), ("ids_BET", "told_B")))
     micro = MicroBatch(pictures, captions, **tensors)
     return lambda step: runner.run([micro], step=step, stop_wanted=False).read().loss
 
 
 def in_flax(arrays: dict[str, Any]) -> StepBatch:
     images = {f"{name}_MBHWC": arrays[f"{name}_BCHW"].transpose(0, 2, 3, 1)[None] for name in IMAGES}
-    pictures, captions = {"pixels_MBHWC": images.pop("pixels_MBHWC")}, {"ids_MBT": arrays["ids_BT"][None]}
+    pictures, captions = (
+        {"pixels_MBHWC": images.pop("pixels_MBHWC")},
+        {name: arrays[name.replace("_MB", "_B")][None] for name in ("ids_MBET", "told_MB")},
+    )
     others = {f"{name}_MB": arrays[f"{name}_B"][None] for name in ("timesteps", "signal", "sigma", "loss_weight")}
-    return StepBatch(pictures, captions, **images, **others)
+    return StepBatch(pictures, captions, arrays["time_ids_B6"][None], **images, **others)
 
 
 # ---- timing ----------------------------------------------------------------------------------------------------------------

@@ -199,10 +199,10 @@ def without_encoders(models: Any, batch: Any) -> tuple[Any, Any]:
     class Nothing(nnx.Module):
         """Neither encoder is in the program."""
 
-    moment, ids = batch.noise_MBHWC, batch.captions["ids_MBT"]
-    states = jax.ShapeDtypeStruct((*ids.shape, TEXT["hidden_size"]), jnp.float32, sharding=ids.sharding)
+    moment, ids = batch.noise_MBHWC, batch.captions["ids_MBET"]
+    states = jax.ShapeDtypeStruct((*ids.shape[:2], ids.shape[3], TEXT["hidden_size"]), jnp.float32, sharding=ids.sharding)
     pictures = {"mean_MBHWC": moment, "log_variance_MBHWC": moment}
-    without = replace(models, vae=Nothing(), text_encoder=Nothing())
+    without = replace(models, vae=Nothing(), text=replace(models.text, parts={}))
     return without, replace(batch, pictures=pictures, captions={"states_MBTD": states})
 
 

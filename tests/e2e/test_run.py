@@ -253,7 +253,7 @@ def test_a_model_without_safetensors(workshop, tmp_path):
 
 def test_a_field_that_is_not_supported_yet(workshop, tmp_path):
     job = workshop.job(tmp_path / "job")
-    check_refused(job.run("train.text_encoder=lora"), "train.text_encoder", "set frozen", code=64)
+    check_refused(job.run("model.vae=/vae"), "model.vae", "put it into the model", code=64)
     assert not job.to.exists()
 
 

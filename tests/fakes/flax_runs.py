@@ -25,6 +25,7 @@ def in_flax(micro: MicroBatch) -> StepBatch:
     return StepBatch(
         pictures={name.replace("_BCHW", "_MBHWC"): channels_last(values) for name, values in micro.pictures.items()},
         captions={name.replace("_B", "_MB"): values.numpy() for name, values in micro.captions.items()},
+        time_ids_MB6=micro.time_ids_B6.numpy(),
         **images,
         **others,
     )

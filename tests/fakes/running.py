@@ -156,9 +156,9 @@ class Workshop:
     folder: Path
 
     def model(self, family: str = "sd1") -> Path:
-        from fakes.tiny_models import write_tiny_model
+        from fakes.tiny_sdxl import write_family
 
-        return self._made(f"model-{family}", partial(write_tiny_model, family=family))
+        return self._made(f"model-{family}", partial(write_family, family=family))
 
     @property
     def pictures(self) -> Path:

@@ -1,12 +1,13 @@
 """A Stable Diffusion XL pipeline of a few hundred thousand random parameters: two text encoders, time ids."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from fakes.tiny_models import SIZE_PX, STATE_WIDTH, make_vae
+from fakes.tiny_models import SIZE_PX, STATE_WIDTH, make_vae, write_tiny_model
 from train_base import make_tokenizer
 
 SECOND_WIDTH = 48
@@ -17,6 +18,7 @@ TIME_WIDTH = 8
 def write_tiny_sdxl(folder: Path, *, seed: int = 0) -> None:
     """Writes a pipeline in diffusers' format (safetensors, float32); the same seed gives the same bytes."""
     tokenizer, second = make_tokenizer(folder / "tokenizer"), make_tokenizer(folder / "tokenizer_2")
+    second.pad_token = "!"  # as SDXL's own
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         pipeline = StableDiffusionXLPipeline(
@@ -25,6 +27,11 @@ def write_tiny_sdxl(folder: Path, *, seed: int = 0) -> None:
             tokenizer=tokenizer, tokenizer_2=second, unet=make_unet(), scheduler=make_scheduler(), add_watermarker=False,
         )  # fmt: skip
     pipeline.save_pretrained(folder)
+
+
+def write_family(folder: Path, *, family: Any) -> None:
+    """A tiny model of any family."""
+    write_tiny_sdxl(folder) if family == "sdxl" else write_tiny_model(folder, family=family)
 
 
 def make_unet() -> UNet2DConditionModel:

@@ -12,7 +12,9 @@ from torch import Tensor
 from fakes.checkpoints import make_job
 from sdjob.core.streams import stream
 from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.diffusion.family import read_base_model
 from sdjob.diffusion.schedule import read_schedule
+from sdjob.diffusion.text_encoders import TEXT_PARTS
 from sdjob.spec.task import TrainTask
 from sdjob.train_torch import setup
 from sdjob.train_torch.setup import TorchTrainer
@@ -51,10 +53,14 @@ def make_micro(task: TrainTask, *, step: int, rows: Iterable[int]) -> MicroBatch
     )  # fmt: skip
     drawn = draw(plan, step=step, indices=rows)
     pixels = [stream(1, "pixels", step, row).uniform(-1, 1, (3, SIZE_PX, SIZE_PX)).astype(np.float32) for row in rows]
-    ids = [stream(1, "ids", step, row).integers(0, 500, TOKENS) for row in rows]
+    encoders = len(TEXT_PARTS[read_base_model(task.model).family])
+    ids = [stream(1, "ids", step, row).integers(0, 500, (encoders, TOKENS)) for row in rows]
+    told = [float(stream(1, "told", step, row).random() < 0.75) for row in rows]
+    time_ids = [stream(1, "time ids", step, row).integers(0, 200, 6).astype(np.float32) for row in rows]
     tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
-    pictures, captions = {"pixels_BCHW": torch.from_numpy(np.stack(pixels))}, {"ids_BT": torch.from_numpy(np.stack(ids))}
-    return MicroBatch(pictures, captions, **tensors)
+    pictures = {"pixels_BCHW": torch.from_numpy(np.stack(pixels))}
+    captions = {"ids_BET": torch.from_numpy(np.stack(ids)), "told_B": torch.tensor(told)}
+    return MicroBatch(pictures, captions, torch.from_numpy(np.stack(time_ids)), **tensors)
 
 
 def applied_gradients(runner: StepRunner, micros: list[MicroBatch], *, step: int = 0) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """A run that is killed and run again leaves the very files of one that was never interrupted.
 
-Three combinations run by default; `make faults` runs a table in which every two values of every two factors meet, and the full
+Five combinations run by default; `make faults` runs a table in which every two values of every two factors meet, and the full
 product of method, family, processes and workers with flips, random crops, accumulation and EMA on.
 """
 
@@ -31,7 +31,8 @@ MOMENTS: dict[str, Moment] = {
 FACTORS: dict[str, list[Any]] = {
     "backend": ["torch", "flax"],
     "method": ["lora", "full"],
-    "family": ["sd1", "sd2"],
+    "family": ["sd1", "sd2", "sdxl"],
+    "text_encoder": [False, True],  # in the way of the method
     "processes": [1, 2, 3],  # on flax devices of one process
     "workers": [0, 2],
     "flip": [False, True],
@@ -67,7 +68,11 @@ FULL: Row = {
     "kills": ("commit",),
 }
 # Everything that flax has of its own to lose: dropout's keys, and another attempt's compilation.
-FLAX: Row = {**LORA, "backend": "flax", "processes": 2, "kills": ("start-up", "save")}
+FLAX: Row = {**LORA, "backend": "flax", "text_encoder": True, "processes": 2, "kills": ("start-up", "save")}
+# Two text encoders that learn too, with dropout of their own.
+SDXL: Row = {**PLAIN, "family": "sdxl", "text_encoder": True, "ema": {"decay": 0.9}}
+SDXL_FULL: Row = {**SDXL, "method": "full", "gradient_checkpointing": True, "flip": True, "kills": ("commit",)}
+SDXL_ON_FLAX: Row = {**SDXL, "backend": "flax", "dropout": 0.2, "crop": "random", "kills": ("commit",)}
 
 PRODUCT_FACTORS = ("method", "family", "processes", "workers")
 PRODUCT: list[Row] = [
@@ -94,6 +99,7 @@ def fields_of(row: Row) -> dict[str, Any]:
         "data__caption_dropout": 0.2,
         "train__backend": row["backend"],
         "train__method": row["method"],
+        "train__text_encoder": row["method"] if row["text_encoder"] else "frozen",
         "train__steps": STEPS,
         "train__global_batch": row["processes"] * row["accumulation"],
         "train__optimizer": {"learning_rate": 0.01 if row["method"] == "lora" else 0.001},
@@ -147,6 +153,11 @@ def test_a_killed_full_run_of_two_processes_goes_on_to_the_same_files(workshop, 
 
 def test_a_killed_run_on_flax_goes_on_to_the_same_files(workshop, tmp_path):
     check_resume(FLAX, workshop=workshop, folder=tmp_path / "job")
+
+
+@pytest.mark.parametrize("row", [SDXL_FULL, SDXL_ON_FLAX], ids=["torch", "flax"])
+def test_a_killed_run_of_sdxl_with_its_text_encoders_goes_on_to_the_same_files(workshop, tmp_path, row):
+    check_resume(row, workshop=workshop, folder=tmp_path / "job")
 
 
 def test_two_processes_train_as_one_does(workshop):

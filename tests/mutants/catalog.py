@@ -236,7 +236,7 @@ FLAX = _all(
     ("flax: the optimizer's count is one too many", 'count=int(scalars["optimizer_count"])', 'count=int(scalars["optimizer_count"]) + 1'),
     ("flax: the count is not saved", '"optimizer_count": float(count)', '"optimizer_count": 0.0'),
     ("flax: the weights are not restored", "state = TrainState(parameters, ", "state = TrainState(start.parameters, "),
-    ("flax: layouts are not turned", "torchs = names.to_torch(self.paths[name[name.index(\"unet.\") :]], values)", "torchs = values"),
+    ("flax: layouts are not turned", "torchs = names.to_torch(self.paths[without_kind(name)], values)", "torchs = values"),
     ("flax: other parameters are taken", "    if stored.keys() != start.parameters.keys():", "    if False:"),
 )  # fmt: skip
 

@@ -66,7 +66,8 @@ def test_prediction_and_gradients(models):
     parameters = torch_lora.lora_parameters(theirs)
     for parameter in parameters.values():
         parameter.data.normal_(std=0.2, generator=generator)
-    load_lora(ours, {name: parameter.detach().numpy() for name, parameter in parameters.items()})
+    tensors = {name: parameter.detach().numpy() for name, parameter in parameters.items()}
+    load_lora({"unet": ours}, tensors, file="lora.safetensors")
     noisy, text = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 32, generator=generator)
     predicted = theirs(noisy, torch.tensor([5, 800]), text).sample
     predicted.square().mean().backward()
@@ -138,4 +139,4 @@ class TestRefusals:
         }
         change[spoil]()
         with pytest.raises(UsageError, match=name if spoil != "surplus" else "unet.conv_in.lora_A.weight"):
-            load_lora(ours, tensors)
+            load_lora({"unet": ours}, tensors, file="lora.safetensors")

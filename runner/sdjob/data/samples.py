@@ -56,6 +56,18 @@ class Sample:
 
     flipped: bool
 
+    @property
+    def time_ids(self) -> tuple[int, ...]:
+        """What SDXL is told of a picture (arXiv 2307.01952, section 2.2): height and width before scaling, top and left of the
+        window in the scaled picture as it is shown, mirrored or not, height and width of the window.
+
+        As https://github.com/huggingface/diffusers/blob/main/examples/text_to_image/train_text_to_image_sdxl.py counts, which
+        flips before it crops.
+        """
+        crop = self.crop
+        left = crop.scaled_width - crop.width - crop.left if self.flipped else crop.left
+        return self.original_height, self.original_width, crop.top, left, crop.height, crop.width
+
 
 @dataclass(frozen=True)
 class SampleSource:

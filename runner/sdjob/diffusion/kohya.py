@@ -6,10 +6,12 @@ No time, host or path stands in their metadata, so that equal weights are equal 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from sdjob.diffusion.family import BaseModel, Family
-from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET, kohya_module, lora_modules
+from sdjob.diffusion.names import LORA_DOWN, LORA_UP, by_part, kohya_module, kohya_prefix, lora_modules
 from sdjob.diffusion.tensor_file import StoredTensor, scalar
+from sdjob.diffusion.text_encoders import TEXT_MODEL
 
 # https://github.com/Stability-AI/ModelSpec and sd-scripts' library/sai_model_spec.py
 ARCHITECTURES: dict[tuple[Family, bool], str] = {
@@ -42,18 +44,31 @@ def diffusers_metadata(tensors: Mapping[str, StoredTensor], *, scale: LoraScale)
 
     Only what it takes to load: peft refuses keys that its version does not know.
     """
-    adapter = {"r": scale.rank, "lora_alpha": scale.alpha_number, "target_modules": lora_modules(tensors)}
-    prefixed = {UNET + key: value for key, value in adapter.items()}
+    prefixed = {
+        f"{part}.{key}": value
+        for part, of_part in by_part(tensors).items()
+        for key, value in adapter_configuration(lora_modules(of_part), scale=scale).items()
+    }
     return {"format": "pt", "lora_adapter_metadata": json.dumps(prefixed, indent=2, sort_keys=True)}
 
 
+def adapter_configuration(modules: list[str], *, scale: LoraScale) -> dict[str, Any]:
+    """peft finds a module by the end of its name: without `text_model.` it does in transformers 4 and 5."""
+    targets = [module.removeprefix(TEXT_MODEL) for module in modules]
+    return {"r": scale.rank, "lora_alpha": scale.alpha_number, "target_modules": targets}
+
+
 def kohya_tensors(tensors: Mapping[str, StoredTensor], *, scale: LoraScale) -> dict[str, StoredTensor]:
+    parts = by_part(tensors)
+    encoders = 2 if "text_encoder_2" in parts else 1
     renamed: dict[str, StoredTensor] = {}
-    for module in lora_modules(tensors):
-        name = kohya_module(module)
-        renamed[f"{name}.alpha"] = scalar(scale.alpha)
-        renamed[f"{name}.lora_down.weight"] = tensors[f"{UNET}{module}{LORA_DOWN}"]
-        renamed[f"{name}.lora_up.weight"] = tensors[f"{UNET}{module}{LORA_UP}"]
+    for part, of_part in parts.items():
+        prefix = kohya_prefix(part, encoders=encoders)
+        for module in lora_modules(of_part):
+            name = kohya_module(module, prefix=prefix)
+            renamed[f"{name}.alpha"] = scalar(scale.alpha)
+            renamed[f"{name}.lora_down.weight"] = of_part[f"{module}{LORA_DOWN}"]
+            renamed[f"{name}.lora_up.weight"] = of_part[f"{module}{LORA_UP}"]
     return renamed
 
 

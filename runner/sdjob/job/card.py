@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import yaml
 
+from sdjob.diffusion.family import Family
 from sdjob.job.licence import Licence
 from sdjob.job.weights import kohya_file_name
 from sdjob.spec.job import JobSpec
@@ -19,7 +20,17 @@ from sdjob.spec.places import parse_place
 
 CARD_NAME = "README.md"
 CARD_MARK = "trained with sdjob"  # in every card; publish knows its own cards by it
-TAGS = ("stable-diffusion", "stable-diffusion-diffusers", "text-to-image", "diffusers", "sdjob")
+TAGS = ("text-to-image", "diffusers", "sdjob")
+FAMILY_TAGS: dict[Family, tuple[str, ...]] = {
+    "sd1": ("stable-diffusion", "stable-diffusion-diffusers"),
+    "sd2": ("stable-diffusion", "stable-diffusion-diffusers"),
+    "sdxl": ("stable-diffusion-xl", "stable-diffusion-xl-diffusers"),
+}
+PIPELINES: dict[Family, str] = {
+    "sd1": "StableDiffusionPipeline",
+    "sd2": "StableDiffusionPipeline",
+    "sdxl": "StableDiffusionXLPipeline",
+}
 MARKDOWN_SPECIALS = re.compile(r"([\\`*_{}\[\]<>#|~&$])")
 EXACTNESS = {
     "exact": "exact: bit for bit the weights of a run that was never interrupted",
@@ -49,12 +60,13 @@ class CardFacts:
     """The caption, where all pictures have the same one."""
 
     samples: tuple[SamplePicture, ...] = ()
+    family: Family = "sd1"
 
 
 def model_card(job: JobSpec, *, facts: CardFacts, licence: Licence | None) -> str:
     sections = [
         front_matter(job, facts=facts, licence=licence),
-        f"# {escaped(job.name)}\n\n{introduction(job, licence=licence)}",
+        f"# {escaped(job.name)}\n\n{introduction(job, facts=facts, licence=licence)}",
         sample_table(facts.samples),
         f"## Use\n\n{usage(job, facts=facts)}",
         f"## Training\n\n{training_table(job, facts=facts)}",
@@ -92,7 +104,8 @@ def front_matter(job: JobSpec, *, facts: CardFacts, licence: Licence | None) -> 
     dataset = hub_id(job.data.source)
     content |= {"datasets": [dataset]} if dataset else {}
     content |= {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
-    content |= {"tags": sorted([*TAGS, "lora"] if is_lora else TAGS)}
+    tags = (*TAGS, *FAMILY_TAGS[facts.family])
+    content |= {"tags": sorted([*tags, "lora"] if is_lora else tags)}
     if facts.trigger_caption:
         content |= {"instance_prompt": one_line(facts.trigger_caption)}
     if examples := widget(job, samples=facts.samples):
@@ -108,8 +121,13 @@ def widget(job: JobSpec, *, samples: tuple[SamplePicture, ...]) -> list[dict[str
     return [*shown, *({"text": one_line(prompt)} for prompt in prompts if prompt not in seen)]
 
 
-def introduction(job: JobSpec, *, licence: Licence | None) -> str:
-    what = "LoRA weights for" if job.train.method == "lora" else "A Stable Diffusion pipeline, its UNet fine-tuned from"
+def introduction(job: JobSpec, *, facts: CardFacts, licence: Licence | None) -> str:
+    several = "text encoders" if facts.family == "sdxl" else "text encoder"
+    trained = "UNet" if job.train.text_encoder == "frozen" else f"UNet and {several}"
+    if job.train.method == "lora":
+        what = "LoRA weights for" if trained == "UNet" else f"LoRA weights ({trained}) for"
+    else:
+        what = f"A Stable Diffusion{' XL' if facts.family == 'sdxl' else ''} pipeline, its {trained} fine-tuned from"
     base = hub_id(job.model.source)
     of_what = f"[{base}](https://huggingface.co/{base})" if base else "a base model that is not on the Hub"
     if licence is None:
@@ -130,11 +148,17 @@ def usage(job: JobSpec, *, facts: CardFacts) -> str:
     prompts = job.validation.prompts if job.validation else ()
     prompt = facts.trigger_caption or next(iter(prompts), "a picture of what it was trained on")
     trigger = [f"Every picture had the same caption, so use it in prompts: {escaped(prompt)}", ""]
-    return "\n".join([*(trigger if facts.trigger_caption else []), *snippet(job, prompt=prompt), *kohya_note(job)])
+    return "\n".join(
+        [
+            *(trigger if facts.trigger_caption else []),
+            *snippet(job, prompt=prompt, pipeline=PIPELINES[facts.family]),
+            *kohya_note(job),
+        ]
+    )
 
 
-def snippet(job: JobSpec, *, prompt: str) -> list[str]:
-    make = "pipeline = StableDiffusionPipeline.from_pretrained({})"
+def snippet(job: JobSpec, *, prompt: str, pipeline: str) -> list[str]:
+    make = f"pipeline = {pipeline}.from_pretrained({{}})"
     weights = 'weights = "."  # this folder, or its name on the Hub'
     base = hub_id(job.model.source)
     if job.train.method == "lora":
@@ -143,7 +167,7 @@ def snippet(job: JobSpec, *, prompt: str) -> list[str]:
         load = [model, weights, make.format("base") + one_precision, "pipeline.load_lora_weights(weights)"]
     else:
         load = [weights, make.format("weights")]
-    imports = [*(["import torch"] if job.train.method == "lora" else []), "from diffusers import StableDiffusionPipeline"]
+    imports = [*(["import torch"] if job.train.method == "lora" else []), f"from diffusers import {pipeline}"]
     draw = [f"picture = pipeline({as_literal(prompt)}).images[0]"]
     return ["```python", *imports, "", *load, *draw, "```"]
 

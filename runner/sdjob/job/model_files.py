@@ -7,12 +7,15 @@ import posixpath
 from collections.abc import Collection, Iterator
 from typing import Literal
 
-from sdjob.core.errors import MissingError, UsageError
+from sdjob.core.errors import MissingError
 
 Method = Literal["lora", "full"]
 
 MODEL_PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 WEIGHT_PARTS = ("unet", "vae", "text_encoder")
+# Of SDXL; its index says too how an empty caption is encoded.
+SECOND_PARTS = ("text_encoder_2", "tokenizer_2")
+SECOND_WEIGHTS = ("text_encoder_2",)
 INDEX = "model_index.json"
 PLAIN_SUFFIXES = (".json", ".txt", ".model")
 SAFE = ".safetensors"
@@ -32,12 +35,6 @@ def training_files(names: Collection[str], *, variant: str | None, where: str, f
             f"{where} has no {INDEX}: it is no model folder in diffusers' layout{there}.",
             where=field,
             next_step=FROM_ONE_FILE if loose else "Check the place; of a model on the Hub take its whole folder.",
-        )
-    if any(name.startswith("text_encoder_2/") for name in names):
-        raise UsageError(
-            f"{where} is an SDXL model; this version trains Stable Diffusion 1.x and 2.x.",
-            where=field,
-            next_step="Name one of those, such as hf://stable-diffusion-v1-5/stable-diffusion-v1-5.",
         )
     return sorted(_used(names, variant=variant, where=where, field=field))
 
@@ -65,7 +62,9 @@ def weight_files(names: Collection[str], *, part: str, ending: str, where: str, 
 
 
 def _used(names: Collection[str], *, variant: str | None, where: str, field: str) -> Iterator[str]:
-    for part in MODEL_PARTS:
+    second = is_second(names)
+    yield from [INDEX] if second else []
+    for part in (*MODEL_PARTS, *(SECOND_PARTS if second else ())):
         plain = [name for name in _of_part(names, part) if name.endswith(PLAIN_SUFFIXES)]
         if not plain:
             raise MissingError(
@@ -75,13 +74,21 @@ def _used(names: Collection[str], *, variant: str | None, where: str, field: str
             )
         yield from plain
     ending = f".{variant}{SAFE}" if variant else SAFE
-    for part in WEIGHT_PARTS:
+    for part in (*WEIGHT_PARTS, *(SECOND_WEIGHTS if second else ())):
         yield from weight_files(names, part=part, ending=ending, where=where, field=field)
+
+
+def is_second(names: Collection[str]) -> bool:
+    """Whether there are two text encoders: SDXL's mark among the models of this layout."""
+    return any(name.startswith("text_encoder_2/") for name in names)
 
 
 def _other_parts(names: Collection[str], *, variant: str | None) -> Iterator[str]:
     """The safety checker and the like: their plain files, and their safetensors of the variant, else those without one."""
-    for part in {name.partition("/")[0] for name in names if name.count("/") == 1} - set(MODEL_PARTS):
+    for part in {name.partition("/")[0] for name in names if name.count("/") == 1} - {
+        *MODEL_PARTS,
+        *(SECOND_PARTS if is_second(names) else ()),
+    }:
         there = _of_part(names, part)
         of_variant = [name for name in there if variant and name.endswith(f".{variant}{SAFE}")]
         yield from of_variant or [name for name in there if _ends_so(posixpath.basename(name), SAFE)]

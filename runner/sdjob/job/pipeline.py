@@ -1,4 +1,4 @@
-"""A fully trained model as a diffusers pipeline folder: the base model's files, with the trained UNet in place of its own."""
+"""A fully trained model as a diffusers pipeline folder: the base model's files, with what was trained in place of its own."""
 
 import json
 import re
@@ -9,10 +9,12 @@ from typing import Any
 
 from sdjob.core.errors import MissingError
 from sdjob.diffusion.family import read_config
-from sdjob.diffusion.names import UNET, without_prefix
-from sdjob.diffusion.tensor_file import StoredTensor, write_tensors
+from sdjob.diffusion.names import by_part
+from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, write_tensors
+from sdjob.diffusion.text_encoders import spelled
 
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
+TEXT_WEIGHTS = "model.safetensors"
 # Configurations and tokenizers; weights come only as safetensors, never as .bin, .ckpt or .msgpack.
 TEXT_SUFFIXES = (".json", ".txt", ".model")
 # Parts that StableDiffusionPipeline does without, so that a base whose folder lacks them is no less a model.
@@ -25,13 +27,15 @@ def write_pipeline(
     trained: Mapping[str, StoredTensor], *, model_dir: Path, vae_dir: Path | None, variant: str | None, out: Path
 ) -> list[str]:
     """Writes the folder that `StableDiffusionPipeline.from_pretrained` loads without a variant; returns its files' names."""
-    index = read_config(model_dir / "model_index.json")
+    index, parts = read_config(model_dir / "model_index.json"), by_part(trained)
     for component in components(index):
         source = vae_dir if component == "vae" and vae_dir else model_dir / component
         if source.is_dir():
             (out / component).mkdir()
             copy_texts(source, into=out / component)
-            if component != "unet":
+            if component in parts:
+                write_trained(parts[component], component=component, base=source, variant=variant, into=out / component)
+            else:
                 copy_weights(source, into=out / component, variant=variant)
         elif component in OPTIONAL:
             index |= {component: [None, None]}
@@ -40,8 +44,17 @@ def write_pipeline(
             raise MissingError(f"the base model's index names {component}, but its folder has none.", where=str(model_dir))
     write_json(out / "model_index.json", content=without_origin(index))
     copy_licence(model_dir, into=out)
-    write_tensors(out / "unet" / UNET_WEIGHTS, tensors=without_prefix(trained, prefix=UNET), metadata={"format": "pt"})
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def write_trained(trained: Mapping[str, StoredTensor], *, component: str, base: Path, variant: str | None, into: Path) -> None:
+    """Of the UNet everything is trained; what of a text encoder never gets a gradient is the base's own."""
+    if component == "unet":
+        write_tensors(into / UNET_WEIGHTS, tensors=trained, metadata={"format": "pt"})
+        return
+    files = [path for path, _ in chosen_files(base, variant=variant) if path.suffix == ".safetensors"]
+    own = {spelled(name): tensor for path in files for name, tensor in read_tensors(path).items()}
+    write_tensors(into / TEXT_WEIGHTS, tensors={**own, **trained}, metadata={"format": "pt"})
 
 
 def components(index: Mapping[str, Any]) -> list[str]:
@@ -74,7 +87,7 @@ def in_single_precision(config: dict[str, Any]) -> dict[str, Any]:
 
 def copy_weights(source: Path, *, into: Path, variant: str | None) -> None:
     """Copies the variant's safetensors, or the plain ones of a part without that variant (as diffusers does), by plain names."""
-    chosen = list(variant_files(source, variant=variant)) or list(variant_files(source, variant=None))
+    chosen = chosen_files(source, variant=variant)
     weights_exist = any(path.suffix in (".bin", ".safetensors") for path in source.iterdir())
     if weights_exist and not any(path.suffix == ".safetensors" for path, _ in chosen):
         kind = f"safetensors of the variant {variant}" if variant else "safetensors without a variant"
@@ -86,6 +99,10 @@ def copy_weights(source: Path, *, into: Path, variant: str | None) -> None:
             write_json(into / name, content=index)
         else:
             shutil.copyfile(path, into / name)
+
+
+def chosen_files(source: Path, *, variant: str | None) -> list[tuple[Path, str]]:
+    return list(variant_files(source, variant=variant)) or list(variant_files(source, variant=None))
 
 
 def variant_files(source: Path, *, variant: str | None) -> Iterator[tuple[Path, str]]:

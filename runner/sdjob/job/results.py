@@ -12,6 +12,7 @@ from sdjob.core.errors import DeniedError, UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.data.index import Index
+from sdjob.diffusion.family import read_base_model
 from sdjob.job.card import CARD_NAME, CardFacts, SamplePicture, model_card
 from sdjob.job.licence import base_licence
 from sdjob.job.publish import publish
@@ -82,6 +83,7 @@ def build_folder(result: Result, *, job: JobSpec, model: Path, index: Index, sto
         resume="rounding" if result.facts["inexact"] else "exact",
         trigger_caption=captions.pop() if len(captions) == 1 else None,
         samples=samples,
+        family=read_base_model(model).family,
     )
     (out / CARD_NAME).write_text(model_card(job, facts=facts, licence=base_licence(model)), encoding="utf-8")
 

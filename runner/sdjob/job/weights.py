@@ -38,7 +38,7 @@ def build_published(
     if job.train.method == "lora":
         return write_lora(trained, job=job, model_dir=model_dir, out=out, format=format)
     if format == "kohya":
-        raise UsageError("only a LoRA has kohya's form; this run trained the whole UNet.", next_step="Take the format diffusers.")
+        raise UsageError("only a LoRA has kohya's form; this run trained whole models.", next_step="Take the format diffusers.")
     if model_dir is None:
         raise SdjobError("a whole pipeline cannot be built without its base model")
     return write_pipeline(trained, model_dir=model_dir, vae_dir=vae_dir, variant=job.model.variant, out=out)

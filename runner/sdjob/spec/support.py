@@ -34,8 +34,6 @@ def training(job: JobSpec) -> Iterator[str]:
 
 
 def encoders(job: JobSpec) -> Iterator[str]:
-    if job.train.text_encoder != "frozen":
-        yield not_yet("train.text_encoder", what="train the text encoder", instead="set frozen")
     if job.train.cache == "always":
         yield not_yet("train.cache", what="promise that every encoding is kept", instead="set auto or never")
 

@@ -117,9 +117,9 @@ class TrainSpec(Part):
     lora: LoraSpec = LoraSpec()
     """The LoRA layers of method lora."""
     text_encoder: Literal["frozen", "lora", "full"] = "frozen"
-    """Whether the text encoder is trained too."""
+    """Whether the text encoders are trained too, in the way of `method`: lora adds layers of `lora`'s rank to their attention."""
     init_from: str | None = None
-    """A place of LoRA or UNet weights to start from."""
+    """A place of weights to start from: a LoRA of all the layers that the job trains, or a UNet."""
     ema: EmaSpec | None = None
     """A running average of the weights; null keeps none."""
     gradient_checkpointing: bool = False

@@ -18,9 +18,9 @@ from sdjob.data.samples import SampleSource
 from sdjob.diffusion.draws import DrawPlan, draw
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import TrainTask
+from sdjob.train_flax.conditioning import Tokenizers
 from sdjob.train_flax.setup import FlaxTrainer
 from sdjob.train_flax.step import StepBatch
-from sdjob.train_flax.tokens import CaptionTokenizer
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,17 @@ class BatchMaker:
     """Its members are the process's rows, micro-step after micro-step."""
 
     num_micro: int
-    tokenizer: CaptionTokenizer
+    tokenizers: Tokenizers
     draws: DrawPlan
 
     def __call__(self, step: int) -> StepBatch:
         samples = self.samples.batch(step)
+        captions = self.tokenizers.arrays([sample.caption for sample in samples])
         drawn = draw(self.draws, step=step, indices=self.samples.members)
         return StepBatch(
             pictures={"pixels_MBHWC": self._images(np.stack([sample.pixels_CHW for sample in samples]))},
-            captions={"ids_MBT": self._split(self.tokenizer.ids([sample.caption for sample in samples]))},
+            captions={name.replace("_B", "_MB"): self._split(values) for name, values in captions.items()},
+            time_ids_MB6=self._split(np.array([sample.time_ids for sample in samples], np.float32)),
             timesteps_MB=self._split(drawn.timesteps_B.astype(np.int32)),
             signal_MB=self._split(drawn.signal_B),
             sigma_MB=self._split(drawn.sigma_B),
@@ -72,8 +74,8 @@ def build_batches(task: TrainTask, *, trainer: FlaxTrainer) -> Generator[Prefetc
         jax.process_index(), num_processes=jax.process_count(), rows_of_micro=rows_of_micro, global_batch=train.global_batch
     )
     samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
-    tokenizer = CaptionTokenizer.of(task.model / "tokenizer")
-    make: Callable[[int], StepBatch] = BatchMaker(samples, len(rows) // rows_of_micro, tokenizer, draw_plan(task, trainer))
+    tokenizers = Tokenizers.of(task.model)
+    make: Callable[[int], StepBatch] = BatchMaker(samples, len(rows) // rows_of_micro, tokenizers, draw_plan(task, trainer))
     with closing(samples), Prefetch(make, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches:
         yield batches
 

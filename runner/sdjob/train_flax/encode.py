@@ -1,18 +1,27 @@
-"""The frozen encoders: pictures to moments of their latents, captions to hidden states, in the compute precision. What they
-return has names: a batch carries it under the same ones where it was encoded before the training.
+"""Pictures to moments of their latents, in the VAE's own precision.
 
-Axes: B pictures, H x W positions, C channels, T tokens, D features.
+Axes: B pictures, H x W positions, C channels.
 """
 
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
 from jax import Array, lax
 
-from sdjob.train_flax.models.clip_text import CLIPTextModel
+from sdjob.diffusion.family import read_base_model, read_config
+from sdjob.train_flax.models.layers import Compute
 from sdjob.train_flax.models.vae import AutoencoderKL, Posterior
 
 
-def encode_captions(text_encoder: CLIPTextModel, ids_BT: Array) -> dict[str, Array]:
-    """The last hidden state, as Stable Diffusion 1 and 2 take it."""
-    return {"states_BTD": lax.stop_gradient(text_encoder(ids_BT).last_BTD)}
+def wide_enough(compute: Compute, model: Path) -> Compute:
+    """float32 where SDXL's VAE asks for it, as on torch; in Stable Diffusion 1 and 2 the option is only that class's default."""
+    asked = read_config(model / "vae" / "config.json").get("force_upcast", True)
+    return replace(compute, dtype=jnp.float32, param_dtype=jnp.float32) if asked and is_sdxl(model) else compute
+
+
+def is_sdxl(model: Path) -> bool:
+    return read_base_model(model).family == "sdxl"
 
 
 def encode_pictures(vae: AutoencoderKL, pixels_BHWC: Array) -> Posterior:

@@ -1,11 +1,11 @@
-"""LoRA on the UNet's linear maps: the same targets, names and first values as the torch trainer's.
+"""LoRA on the linear maps of the UNet and of text encoders: the same targets, names and first values as the torch trainer's.
 
 Axes: B pictures, I inputs, O outputs, H x W of a convolution's kernel, R rank.
 """
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,18 @@ from numpy.typing import NDArray
 
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.draws import initial_lora_A
-from sdjob.diffusion.names import LORA_DOWN, LORA_UP, UNET, kohya_module, lora_modules
+from sdjob.diffusion.names import (
+    LORA_DOWN,
+    LORA_UP,
+    UNET,
+    by_part,
+    kohya_module,
+    kohya_prefix,
+    lora_modules,
+    refuse_other_layers,
+)
 from sdjob.diffusion.tensor_file import StoredTensor, read_header, read_tensors
+from sdjob.diffusion.text_encoders import checkpoint_name
 from sdjob.spec.train import LoraSpec
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import Put, device_tensors, from_file, put_on_default
@@ -35,14 +45,14 @@ class LoraShapes:
     B: tuple[int, ...]
 
 
-def add_lora(unet: nnx.Module, *, spec: LoraSpec, seed: int, put: Put = put_on_default) -> None:
+def add_lora(model: nnx.Module, *, spec: LoraSpec, seed: int, put: Put = put_on_default, part: str = "unet") -> None:
     """Attaches float32 adapters, A drawn by name and B zero: the first step changes nothing.
 
     The adapters are `LoraParam`, all else is `nnx.Param`: who differentiates takes the former.
     """
-    for name, layer in targeted(unet, spec.targets).items():
+    for name, layer in targeted(model, spec.targets).items():
         shapes = lora_shapes(layer, rank=spec.rank)
-        own_A, own_B = f"{UNET}{name}{LORA_DOWN}", f"{UNET}{name}{LORA_UP}"
+        own_A, own_B = (checkpoint_name(part, f"{name}{end}") for end in (LORA_DOWN, LORA_UP))
         drawn_A = initial_lora_A(own_A, shape=shapes.A, seed=seed)
         layer.attach_lora(
             A=put(own_A, names.from_torch(("lora_A",), drawn_A)),
@@ -80,16 +90,12 @@ def lora_tensors(unet: nnx.Module) -> dict[str, StoredTensor]:
     return {f"{UNET}{name}": tensor for name, tensor in device_tensors(unet, LoraParam).items()}
 
 
-def load_lora(unet: nnx.Module, tensors: Mapping[str, NDArray[Any]], *, put: Put = put_on_default) -> None:
-    """Sets every adapter from float32 tensors under a checkpoint's names, in torch's layout."""
-    own = {f"{UNET}{name}": found for name, found in names.parameters_of(unet, LoraParam).items()}
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or extra:
-        raise UsageError(
-            f"the given LoRA and the job's train.lora.targets name different layers: {len(missing)} missing, {len(extra)} too "
-            f"many (such as {(missing or extra)[0]})",
-            where="train.init_from",
-        )
+def load_lora(
+    models: Mapping[str, nnx.Module], tensors: Mapping[str, NDArray[Any]], *, file: str, put: Put = put_on_default
+) -> None:
+    """Sets every adapter of the models, by their parts' names, from float32 tensors under a checkpoint's, in torch's layout."""
+    own = adapters_of(models)
+    refuse_other_layers(own, tensors, file=file)
     for name, (path, variable) in own.items():
         expected = names.torch_shape(path, variable.get_value().shape)
         if tensors[name].shape != expected:
@@ -105,18 +111,17 @@ def load_lora(unet: nnx.Module, tensors: Mapping[str, NDArray[Any]], *, put: Put
 KOHYA = {LORA_DOWN: ".lora_down.weight", LORA_UP: ".lora_up.weight"}
 
 
-def read_lora(path: Path, *, own: nnx.Module, spec: LoraSpec) -> dict[str, NDArray[Any]]:
-    """A file of LoRA weights in diffusers' or kohya's form, under a checkpoint's names; `own` has the job's adapters.
+def read_lora(path: Path, *, models: Mapping[str, nnx.Module], spec: LoraSpec) -> dict[str, NDArray[Any]]:
+    """A file of LoRA weights in diffusers' or kohya's form, under a checkpoint's names; the models by their parts' names.
 
     The same matrices under another scale would be another function than the one that was trained, so that is refused.
     """
     header, _ = read_header(path)
-    stored = read_tensors(path)
-    if any(name.startswith("lora_unet_") for name in stored):
-        given, scales = _of_kohya(stored, own=own)
+    given = read_tensors(path)
+    if any(name.startswith("lora_unet_") for name in given):
+        given, scales = _of_kohya(given, models=models)
     else:
-        given = {name: tensor for name, tensor in stored.items() if name.startswith(UNET)}
-        scales = {_diffusers_scale(header.get("__metadata__", {}))}
+        scales = {_diffusers_scale(header.get("__metadata__", {}), part=part) for part in by_part(given, given=path.name)}
     if any(not math.isclose(scale, spec.alpha / spec.rank, rel_tol=1e-6) for scale in scales):
         alphas = ", ".join(f"{scale * spec.rank:g}" for scale in sorted(scales))
         raise UsageError(
@@ -127,69 +132,91 @@ def read_lora(path: Path, *, own: nnx.Module, spec: LoraSpec) -> dict[str, NDArr
     return {name: from_file(tensor, dtype=np.float32) for name, tensor in given.items()}
 
 
-def attach_lora(unet: nnx.Module, path: Path) -> None:
-    """Puts the LoRA of a file in diffusers' form on the layers that it names, to draw with."""
+def attach_lora(models: Mapping[str, nnx.Module], path: Path) -> None:
+    """Puts the LoRA of a file in diffusers' form on the layers that it names, to draw with; the models by their parts' names."""
     header, _ = read_header(path)
-    stored = read_tensors(path)
-    layers, scale = adaptable_layers(unet), _diffusers_scale(header.get("__metadata__", {}))
-    modules = _paired_modules(stored, where=path.name)
+    for part, stored in by_part(read_tensors(path)).items():
+        if part not in models:
+            raise UsageError(f"it holds a LoRA for {part}, which the model does not have.", where=path.name)
+        scale = _diffusers_scale(header.get("__metadata__", {}), part=part)
+        _attach(models[part], stored, scale=scale, part=part, where=path.name)
+
+
+def _attach(model: nnx.Module, stored: Mapping[str, StoredTensor], *, scale: float, part: str, where: str) -> None:
+    layers = {checkpoint_name(part, name).removeprefix(f"{part}."): layer for name, layer in adaptable_layers(model).items()}
+    modules = _paired_modules(stored, where=where)
     strange = [module for module in modules if module not in layers]
     if strange:
-        raise UsageError(f"the model's UNet has no layer {strange[0]} for the LoRA.", where=path.name)
+        raise UsageError(f"the model's {part} has no layer {strange[0]} for the LoRA.", where=where)
     for module in modules:
-        A, B = (from_file(stored[f"{UNET}{module}{end}"], dtype=np.float32) for end in (LORA_DOWN, LORA_UP))
+        A, B = (from_file(stored[f"{module}{end}"], dtype=np.float32) for end in (LORA_DOWN, LORA_UP))
         shapes = lora_shapes(layers[module], rank=len(A))
         if (A.shape, B.shape) != (shapes.A, shapes.B):
-            raise UsageError(f"the LoRA of {module} has shapes {A.shape}, {B.shape}: it is another model's.", where=path.name)
+            raise UsageError(f"the LoRA of {module} has shapes {A.shape}, {B.shape}: it is another model's.", where=where)
         given = {"A": jnp.asarray(names.from_torch(("lora_A",), A)), "B": jnp.asarray(names.from_torch(("lora_B",), B))}
         layers[module].attach_lora(**given, scale=scale, dropout=0.0)
 
 
+def adapters_of(models: Mapping[str, nnx.Module]) -> dict[str, tuple[names.Path, nnx.Variable[Any]]]:
+    """Of the models by their parts' names: what has a LoRA, by its names in a checkpoint."""
+    found = {part: names.parameters_of(model, LoraParam) for part, model in models.items()}
+    return {checkpoint_name(part, name): at for part, own in found.items() for name, at in own.items()}
+
+
 def _paired_modules(stored: Mapping[str, StoredTensor], *, where: str) -> list[str]:
-    strange = [name for name in stored if not (name.startswith(UNET) and name.endswith((LORA_DOWN, LORA_UP)))]
+    strange = [name for name in stored if not name.endswith((LORA_DOWN, LORA_UP))]
     if strange:
         raise UsageError(
-            f"it holds {strange[0]}; the flax backend draws with a LoRA of the UNet in diffusers' form.",
+            f"it holds {strange[0]}; the flax backend draws with a LoRA in diffusers' form.",
             where=where,
             next_step="Draw where torch is installed.",
         )
     return lora_modules(stored)
 
 
-def _of_kohya(stored: Mapping[str, StoredTensor], *, own: nnx.Module) -> tuple[dict[str, StoredTensor], set[float]]:
-    """kohya writes underscores for dots, which cannot be undone: the model's own names are spelled its way instead."""
-    modules = {kohya_module(name): name for name in adaptable_layers(own)}
+def _of_kohya(
+    stored: Mapping[str, StoredTensor], *, models: Mapping[str, nnx.Module]
+) -> tuple[dict[str, StoredTensor], set[float]]:
+    """kohya writes underscores for dots, which cannot be undone: the models' own names are spelled its way instead."""
+    modules = dict(_spelled_as_kohya(models))
     given: dict[str, StoredTensor] = {}
     scales: set[float] = set()
     for name, tensor in stored.items():
         module, _, end = name.partition(".")
-        if not module.startswith("lora_unet_"):
-            continue  # of a text encoder
         if module not in modules:
-            raise UsageError(f"the model's UNet has no layer for {name}", where="train.init_from")
+            raise UsageError(f"the model has no layer for {name}", where="train.init_from")
         if end == "alpha":
             rank = stored[module + KOHYA[LORA_DOWN]].shape[0]
             scales.add(float(from_file(tensor, dtype=np.float32)) / rank)
         else:
             present = next((present for present, kohyas in KOHYA.items() if kohyas == f".{end}"), f".{end}")
-            given[f"{UNET}{modules[module]}{present}"] = tensor
+            given[f"{modules[module]}{present}"] = tensor
     return given, scales
 
 
-def _diffusers_scale(metadata: Mapping[str, str]) -> float:
+def _spelled_as_kohya(models: Mapping[str, nnx.Module]) -> Iterator[tuple[str, str]]:
+    """(kohya's name, a checkpoint's) of each layer that can have a LoRA."""
+    for part, model in models.items():
+        prefix = kohya_prefix(part, encoders=len(models) - 1)
+        for layer in adaptable_layers(model):
+            name = checkpoint_name(part, layer)
+            yield kohya_module(name.removeprefix(f"{part}."), prefix=prefix), name
+
+
+def _diffusers_scale(metadata: Mapping[str, str], *, part: str) -> float:
     """Of a file that says nothing diffusers makes alpha = rank."""
     adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    return adapter[f"{UNET}lora_alpha"] / adapter[f"{UNET}r"] if f"{UNET}lora_alpha" in adapter else 1.0
+    return adapter[f"{part}.lora_alpha"] / adapter[f"{part}.r"] if f"{part}.lora_alpha" in adapter else 1.0
 
 
 # ---- dropout ---------------------------------------------------------------------------------------------------------------
 
 
-def set_dropout_keys(unet: nnx.Module, key: Array) -> None:
+def set_dropout_keys(models: Sequence[nnx.Module], key: Array) -> None:
     """Turns LoRA's dropout on, each layer with a key of its own.
 
-    For a model that was merged inside the function that uses it: with no key (validation) nothing is dropped.
+    For models that were merged inside the function that uses them: with no key (validation) nothing is dropped.
     """
-    for number, layer in enumerate(adaptable_layers(unet).values()):
+    for number, layer in enumerate(layer for model in models for layer in adaptable_layers(model).values()):
         if layer.lora_A is not None and layer.lora_dropout:
             layer.dropout_key = DropoutKey(jnp.asarray(jax.random.fold_in(key, number)))

@@ -25,15 +25,14 @@ from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.pictures import picture_name
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import SampleTask
-from sdjob.train_flax.encode import encode_captions
-from sdjob.train_flax.lora import attach_lora
-from sdjob.train_flax.models import names
-from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae
+from sdjob.train_flax.conditioning import Tokenizers, added_conditions, encoded_captions, read_drawing_encoders
+from sdjob.train_flax.encode import wide_enough
+from sdjob.train_flax.lora import adapters_of, attach_lora
+from sdjob.train_flax.models.folder import read_unet, read_vae
 from sdjob.train_flax.models.layers import Compute, LoraParam
 from sdjob.train_flax.sampler import Floats, Sampler
 from sdjob.train_flax.state import Tensors
-from sdjob.train_flax.step import Frozen, Models, Plan, make_plan, trained_unet
-from sdjob.train_flax.tokens import CaptionTokenizer
+from sdjob.train_flax.step import Frozen, Models, Plan, make_plan, trained_text, trained_unet
 
 # What a plan says of the optimizer: nothing that is drawn depends on it.
 NO_TRAINING: dict[str, Any] = {
@@ -62,20 +61,22 @@ def guided(
     *,
     noisy_BHWC: ArrayLike,
     timestep: ArrayLike,
-    states_BTD: Array,
+    told: dict[str, Array],
+    time_ids_B6: Array,
     scale: ArrayLike,
     plan: Plan,
 ) -> Array:
-    """The prediction under classifier-free guidance (arXiv 2207.12598); the first half of `states_BTD` is the empty caption's."""
-    both = jnp.concatenate([jnp.asarray(noisy_BHWC)] * 2)
-    predicted = trained_unet(parameters, frozen, plan=plan)(both, jnp.full(len(both), timestep), states_BTD)
-    empty, told = jnp.split(predicted.astype(jnp.float32), 2)
-    return empty + scale * (told - empty)
+    """The prediction under classifier-free guidance (arXiv 2207.12598); the first half of what is told is the empty caption's."""
+    both, unet = jnp.concatenate([jnp.asarray(noisy_BHWC)] * 2), trained_unet(parameters, frozen, plan=plan)
+    added = added_conditions(told, time_ids_B6)
+    predicted = unet(both, jnp.full(len(both), timestep), told["states_BTD"], added).astype(jnp.float32)
+    empty, wanted = jnp.split(predicted, 2)
+    return empty + scale * (wanted - empty)
 
 
 @partial(jax.jit, static_argnames=("plan",))
-def encoded(frozen: Frozen, ids_BT: ArrayLike, *, plan: Plan) -> Array:
-    return encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), jnp.asarray(ids_BT))["states_BTD"]
+def encoded(parameters: Tensors, frozen: Frozen, captions: dict[str, Any], *, plan: Plan) -> dict[str, Array]:
+    return encoded_captions(trained_text(parameters, frozen, plan=plan), captions, traits=plan.traits)
 
 
 @partial(jax.jit, static_argnames=("plan",))
@@ -96,19 +97,27 @@ def write_pictures(
     on_prompt: Callable[[int], None] = lambda done: None,  # noqa: ARG005
 ) -> None:
     sampler = Sampler.of(model, num_steps=asked.inference_steps)
-    tokenizer = CaptionTokenizer.of(model / "tokenizer")
+    tokenizers = Tokenizers.of(model)
+    time_ids_B6 = whole_pictures(asked, downscaling=plan.latents.downscaling)
     scale = np.float32(max(1.0, asked.guidance_scale))  # at 1 the empty caption has no weight: diffusers guides above it alone
     for number, prompt in enumerate(asked.prompts):
-        ids = tokenizer.ids([""] * asked.images + [prompt] * asked.images)
-        states_BTD = encoded(frozen, ids, plan=plan)
+        captions = tokenizers.arrays([""] * asked.images + [prompt] * asked.images)
+        captions["told_B"] = np.repeat(np.array([0.0, 1.0], np.float32), asked.images)  # an empty prompt is one all the same
+        told = encoded(parameters, frozen, captions, plan=plan)
 
-        def predict(noisy: Floats, timestep: int, states_BTD: Array = states_BTD) -> Floats:
-            told = {"noisy_BHWC": noisy, "timestep": np.int32(timestep), "states_BTD": states_BTD, "scale": scale}
-            return np.asarray(guided(parameters, frozen, **told, plan=plan))
+        def predict(noisy: Floats, timestep: int, told: dict[str, Array] = told) -> Floats:
+            at = {"noisy_BHWC": noisy, "timestep": np.int32(timestep), "time_ids_B6": time_ids_B6, "scale": scale}
+            return np.asarray(guided(parameters, frozen, **at, told=told, plan=plan))
 
         latents = sampler.draw(starting_latents(asked, prompt=number), predict=predict)
         save(np.asarray(decoded(frozen, latents, plan=plan)), folder=folder, prompt=number)
         on_prompt(number + 1)
+
+
+def whole_pictures(asked: SamplePlan, *, downscaling: int) -> Floats:
+    """What SDXL is told of pictures that are wanted whole and in their own size."""
+    _, height, width = (downscaling * side for side in asked.latent_shape)
+    return np.array([[height, width, 0, 0, height, width]] * (2 * asked.images), np.float32)
 
 
 def starting_latents(asked: SamplePlan, *, prompt: int) -> Floats:
@@ -128,7 +137,7 @@ def save(pixels_BHWC: Floats, *, folder: Path, prompt: int) -> None:
 def run_sample_task(task: SampleTask, *, channel: Channel) -> None:
     """A pipeline folder, with LoRA weights on top where there are some."""
     models = drawing_models(task)
-    adapters = names.parameters_of(models.unet, LoraParam)
+    adapters = adapters_of({"unet": models.unet, **models.text.parts})
     paths = {name: path for name, (path, _) in adapters.items()}
     plan, frozen = make_plan(models, kind=LoraParam, paths=paths, **NO_TRAINING)
     asked = SamplePlan(
@@ -152,12 +161,13 @@ def drawing_models(task: SampleTask) -> Models:
     dtype: Any = jnp.float32 if task.device == "cpu" else jnp.bfloat16
     compute = Compute(dtype=dtype, param_dtype=dtype)
     unet = read_unet(task.model / "unet", compute=compute)
+    text = read_drawing_encoders(task.model, compute=compute)
     if task.lora is not None:
-        attach_lora(unet, task.lora / "pytorch_lora_weights.safetensors")
+        attach_lora({"unet": unet, **text.parts}, task.lora / "pytorch_lora_weights.safetensors")
     return Models(
         unet=unet,
-        vae=read_vae(task.model / "vae", compute=compute),
-        text_encoder=read_text_encoder(task.model / "text_encoder", compute=compute),
+        vae=read_vae(task.model / "vae", compute=wide_enough(compute, task.model)),
+        text=text,
         latents=read_latents(task.model),
         predicts_velocity=read_schedule(task.model).prediction == "v_prediction",
     )

@@ -1,7 +1,8 @@
 """From noise to latents as the model's own scheduler goes: DDIM (arXiv 2010.02502, eta 0), or PLMS, which is a linear multistep
 over the same steps (arXiv 2202.09778, and https://github.com/CompVis/latent-diffusion/pull/51).
 
-A model that names another scheduler is drawn by DDIM on that one's noise schedule. All of it is numpy on the host.
+Euler's method for the same equation, as SDXL names it, makes DDIM's steps in other variables (arXiv 2206.00364, C.3.4). A model
+that names another scheduler is drawn by DDIM on that one's noise schedule. All of it is numpy on the host.
 """
 
 from collections.abc import Callable
@@ -56,7 +57,7 @@ class Sampler:
             num_steps=num_steps,
             spacing=config.get("timestep_spacing", "leading"),
             offset=config.get("steps_offset", 0),
-            last_alpha_bar=1.0 if config.get("set_alpha_to_one", ddim) else float(schedule.alphas_cumprod[0]),
+            last_alpha_bar=1.0 if ends_clean(config, kind=kind) else float(schedule.alphas_cumprod[0]),
             clip=config.get("clip_sample_range", 1.0) if clips else None,
             multistep=kind == "PNDMScheduler",
         )
@@ -112,6 +113,13 @@ class Sampler:
         if timestep < 0:
             return self.last_alpha_bar
         return float(self.schedule.alphas_cumprod[min(timestep, self.schedule.num_timesteps - 1)])
+
+
+def ends_clean(config: dict[str, Any], *, kind: str) -> bool:
+    """Whether no noise is foreseen behind the last step."""
+    if kind == "EulerDiscreteScheduler":
+        return config.get("final_sigmas_type", "zero") == "zero"
+    return config.get("set_alpha_to_one", kind == "DDIMScheduler")
 
 
 # ---- what is not drawn -----------------------------------------------------------------------------------------------------

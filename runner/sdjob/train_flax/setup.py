@@ -20,10 +20,12 @@ from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_flax import hosts
 from sdjob.train_flax import state as states
+from sdjob.train_flax.conditioning import add_text_lora, read_text_encoders
+from sdjob.train_flax.encode import wide_enough
 from sdjob.train_flax.lora import add_lora, load_lora, read_lora
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.models import names
-from sdjob.train_flax.models.folder import read_text_encoder, read_unet, read_vae, shape_alone
+from sdjob.train_flax.models.folder import read_unet, read_vae, shape_alone
 from sdjob.train_flax.models.layers import Compute, LoraParam
 from sdjob.train_flax.models.splash import attention_of
 from sdjob.train_flax.sample import SamplePlan, write_pictures
@@ -47,14 +49,18 @@ def build_models(task: TrainTask, *, layout: Layout, shapes_alone: bool = False)
     lora = train.method == "lora"
     trained = replace(frozen, param_dtype=dtype if lora else jnp.float32, remat=bool(train.gradient_checkpointing))
     options: dict[str, Any] = {"variant": variant, "put": None if shapes_alone else layout.put_whole}
+    spread = shape_alone if shapes_alone else layout.put_spread
     own = options if lora or shapes_alone else {**options, "put": layout.put_spread}
     unet = read_unet(task.model / "unet", compute=trained, **own)
     if lora:
-        add_lora(unet, spec=train.lora, seed=train.seed, put=shape_alone if shapes_alone else layout.put_spread)
+        add_lora(unet, spec=train.lora, seed=train.seed, put=spread)
+    text = read_text_encoders(task.model, train=train, compute=frozen, put_trained=own["put"], **options)
+    if train.text_encoder == "lora":
+        add_text_lora(text, train=train, put=spread)
     return Models(
         unet=unet,
-        vae=read_vae(task.model / "vae", compute=frozen, **options),
-        text_encoder=read_text_encoder(task.model / "text_encoder", compute=frozen, **options),
+        vae=read_vae(task.model / "vae", compute=wide_enough(frozen, task.model), **options),
+        text=text,
         latents=read_latents(task.model),
         predicts_velocity=read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction",
     )
@@ -79,7 +85,7 @@ class Program:
 def build_program(task: TrainTask, *, models: Models, layout: Layout) -> Program:
     train = task.job.train
     kind: Any = LoraParam if train.method == "lora" else nnx.Param
-    own = {f"{UNET}{name}": found for name, found in names.parameters_of(models.unet, kind).items()}
+    own = {f"{UNET}{name}": found for name, found in names.parameters_of(models.unet, kind).items()} | models.text.trained()
     plan, frozen = make_plan(
         models,
         kind=kind,
@@ -126,7 +132,8 @@ def learning_rate(task: TrainTask) -> LearningRate:
 def load_start(models: Models, path: Path, *, train: TrainSpec, layout: Layout) -> Models:
     """`train.init_from`: a file of LoRA weights, or a UNet's folder."""
     if train.method == "lora":
-        load_lora(models.unet, read_lora(path, own=models.unet, spec=train.lora), put=layout.put_spread)
+        parts = {"unet": models.unet, **models.text.parts}
+        load_lora(parts, read_lora(path, models=parts, spec=train.lora), file=path.name, put=layout.put_spread)
         return models
     given = read_unet(path, compute=models.unet.compute, put=layout.put_spread)
     if given.config != models.unet.config:

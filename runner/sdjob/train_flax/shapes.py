@@ -1,6 +1,6 @@
 """A job's step as shapes alone, laid out over devices that need not exist: enough to compile it, and no weights are made.
 
-Axes: M micro-steps, B pictures of one, H x W positions, C channels, T tokens.
+Axes: M micro-steps, B pictures of one, H x W positions, C channels, E text encoders, T tokens.
 """
 
 import math
@@ -78,7 +78,11 @@ def batch_shapes(task: TrainTask, *, models: Models, layout: Layout) -> StepBatc
     latents, scalars = shaped(*size, channels), shaped()
     return StepBatch(
         pictures={"pixels_MBHWC": shaped(resolution.height, resolution.width, 3)},
-        captions={"ids_MBT": shaped(models.text_encoder.config.max_tokens, dtype=jnp.int32)},
+        captions={
+            "ids_MBET": shaped(len(models.text.parts), models.text.max_tokens, dtype=jnp.int32),
+            "told_MB": scalars,
+        },
+        time_ids_MB6=shaped(6),
         timesteps_MB=shaped(dtype=jnp.int32),
         signal_MB=scalars,
         sigma_MB=scalars,

@@ -27,6 +27,7 @@ from sdjob.train_flax.models.folder import Put, from_file, put_on_default
 Tensors = dict[str, Array]
 """By their names in a checkpoint, in our layout, float32."""
 
+KINDS = ("optimizer.m.", "optimizer.v.", "ema.")
 HostTensors = dict[str, NDArray[np.float32]]
 Paths = Mapping[str, names.Path]
 
@@ -79,8 +80,15 @@ class HostSnapshot:
         (folder / "state.json").write_text(json.dumps(self.scalars, sort_keys=True), encoding="utf-8")
 
     def _stored(self, name: str, values: NDArray[np.float32]) -> StoredTensor:
-        torchs = names.to_torch(self.paths[name[name.index("unet.") :]], values)
+        torchs = names.to_torch(self.paths[without_kind(name)], values)
         return StoredTensor("F32", torchs.shape, torchs.nbytes, torchs.tobytes())
+
+
+def without_kind(name: str) -> str:
+    """The name of the parameter that a moment or an average is of."""
+    for kind in KINDS:
+        name = name.removeprefix(kind)
+    return name
 
 
 def on_host(tensors: Tensors, *, prefix: str = "") -> HostTensors:

@@ -1,11 +1,11 @@
 """One optimizer step on flax, compiled whole: micro-batches, clipping, AdamW, EMA.
 
 The formulas are those of the torch trainer: torch.optim.AdamW, torch.nn.utils.clip_grad_norm_, diffusers' EMAModel.
-Axes: M micro-steps, B pictures of one, H x W positions, C channels, T tokens.
+Axes: M micro-steps, B pictures of one, H x W positions, C channels, E text encoders, T tokens.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ from sdjob.core.streams import stream
 from sdjob.diffusion.latents import LatentFacts
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
-from sdjob.train_flax.encode import drawn_latents, encode_captions, encode_pictures
+from sdjob.train_flax.conditioning import TextEncoders, TextModel, TextTraits, added_conditions, encoded_captions
+from sdjob.train_flax.encode import drawn_latents, encode_pictures
 from sdjob.train_flax.lora import set_dropout_keys
 from sdjob.train_flax.mesh import Layout, peak_memory_mib
-from sdjob.train_flax.models.clip_text import CLIPTextModel
 from sdjob.train_flax.models.names import Path
 from sdjob.train_flax.models.unet import UNet2DConditionModel
 from sdjob.train_flax.models.vae import AutoencoderKL, Posterior
@@ -42,7 +42,10 @@ class StepBatch:
     """`pixels_MBHWC`; or, encoded before the training, `mean_MBHWC` and `log_variance_MBHWC`."""
 
     captions: dict[str, Any]
-    """`ids_MBT`; or, encoded before the training, `states_MBTD`."""
+    """`ids_MBET` and `told_MB`; or, encoded before the training, `states_MBTD` and of SDXL `pooled_MBP`."""
+
+    time_ids_MB6: Any
+    """What SDXL is told of sizes and crop."""
 
     timesteps_MB: Any
     signal_MB: Any
@@ -57,7 +60,7 @@ class StepBatch:
 class Models:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: CLIPTextModel
+    text: TextEncoders
     latents: LatentFacts
     predicts_velocity: bool
 
@@ -67,7 +70,7 @@ class Frozen(NamedTuple):
 
     unet: Any
     vae: Any
-    text_encoder: Any
+    text: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -76,11 +79,12 @@ class Plan:
 
     unet: Any
     vae: Any
-    text_encoder: Any
+    text: tuple[Any, ...]
     """The models' graphs, without arrays."""
 
+    traits: TextTraits
     paths: tuple[tuple[str, Path], ...]
-    """The trained parameters: (name in a checkpoint, path in the UNet)."""
+    """The trained parameters: (name in a checkpoint, path in the model that the name begins with)."""
 
     kind: type[nnx.Variable[Any]]
     latents: LatentFacts
@@ -113,20 +117,28 @@ class Knobs:
 
 
 def make_plan(models: Models, *, kind: type[nnx.Variable[Any]], paths: dict[str, Path], **options: Any) -> tuple[Plan, Frozen]:
-    unet, _, rest = nnx.split(models.unet, kind, ...)
+    unet, rest = without_trained(models.unet, paths, part="unet")
     vae, vae_arrays = nnx.split(models.vae)
-    text, text_arrays = nnx.split(models.text_encoder)
+    text = [without_trained(model, paths, part=part) for part, model in models.text.parts.items()]
     plan = Plan(
         unet=unet,
         vae=vae,
-        text_encoder=text,
+        text=tuple(graph for graph, _ in text),
+        traits=models.text.traits,
         paths=tuple(sorted(paths.items())),
         kind=kind,
         latents=models.latents,
         predicts_velocity=models.predicts_velocity,
         **options,
     )
-    return plan, Frozen(rest, vae_arrays, text_arrays)
+    return plan, Frozen(rest, vae_arrays, tuple(arrays for _, arrays in text))
+
+
+def without_trained(model: nnx.Module, paths: Mapping[str, Path], *, part: str) -> tuple[Any, Any]:
+    """(the model's graph, what it holds beside its trained parameters)"""
+    own = {path for name, path in paths.items() if name.startswith(f"{part}.")}
+    graph, _, rest = nnx.split(model, lambda path, _: tuple(path) in own, ...)
+    return graph, rest
 
 
 # ---- the program ---------------------------------------------------------------------------------------------------------
@@ -142,31 +154,39 @@ def latents_of(frozen: Frozen, micro: StepBatch, *, plan: Plan) -> Array:
     return drawn_latents(posterior, posterior_BHWC=micro.posterior_MBHWC, scaling_factor=plan.latents.scaling_factor)
 
 
-def states_of(frozen: Frozen, micro: StepBatch, *, plan: Plan) -> dict[str, Array]:
-    """What came with the batch, or what the text encoder makes of its tokens."""
-    captions = micro.captions
-    if "ids_MBT" in captions:
-        return encode_captions(nnx.merge(plan.text_encoder, frozen.text_encoder), captions["ids_MBT"])
-    return {name.replace("_MB", "_B"): values for name, values in captions.items()}
+def states_of(models: Sequence[TextModel], micro: StepBatch, *, plan: Plan) -> dict[str, Array]:
+    """What came with the batch, or what the text encoders make of its tokens."""
+    captions = {name.replace("_MB", "_B"): values for name, values in micro.captions.items()}
+    return encoded_captions(models, captions, traits=plan.traits) if "ids_BET" in captions else captions
 
 
 def loss_of(parameters: Tensors, frozen: Frozen, micro: StepBatch, seed: Array, *, plan: Plan) -> Array:
     """Weighted mean squared error of a micro-batch, whose fields have lost their M; a float32 scalar."""
-    latents, states_BTD = latents_of(frozen, micro, plan=plan), states_of(frozen, micro, plan=plan)["states_BTD"]
+    text, unet = trained_text(parameters, frozen, plan=plan), trained_unet(parameters, frozen, plan=plan)
+    if plan.dropout:
+        set_dropout_keys([unet, *text], jax.random.key(seed))
+    latents, told = latents_of(frozen, micro, plan=plan), states_of(text, micro, plan=plan)
     signal, sigma = micro.signal_MB[:, None, None, None], micro.sigma_MB[:, None, None, None]
     noisy = signal * latents + sigma * micro.input_noise_MBHWC
     target = signal * micro.noise_MBHWC - sigma * latents if plan.predicts_velocity else micro.noise_MBHWC
-    unet = trained_unet(parameters, frozen, plan=plan)
-    if plan.dropout:
-        set_dropout_keys(unet, jax.random.key(seed))
-    predicted = unet(noisy, micro.timesteps_MB, states_BTD)
+    predicted = unet(noisy, micro.timesteps_MB, told["states_BTD"], added_conditions(told, micro.time_ids_MB6))
     errors_B = jnp.square(predicted.astype(jnp.float32) - target).mean((1, 2, 3))
     return (errors_B * micro.loss_weight_MB).mean()
 
 
 def trained_unet(parameters: Tensors, frozen: Frozen, *, plan: Plan) -> UNet2DConditionModel:
-    flat: Any = {path: plan.kind(parameters[name]) for name, path in plan.paths}
-    return nnx.merge(plan.unet, nnx.from_flat_state(flat), frozen.unet)
+    return nnx.merge(plan.unet, own_parameters(parameters, part="unet", plan=plan), frozen.unet)
+
+
+def trained_text(parameters: Tensors, frozen: Frozen, *, plan: Plan) -> list[TextModel]:
+    """None of them where they have run before the training."""
+    named = zip(plan.traits.parts, plan.text, frozen.text, strict=False)
+    return [nnx.merge(graph, own_parameters(parameters, part=part, plan=plan), rest) for part, graph, rest in named]
+
+
+def own_parameters(parameters: Tensors, *, part: str, plan: Plan) -> Any:
+    flat: Any = {path: plan.kind(parameters[name]) for name, path in plan.paths if name.startswith(f"{part}.")}
+    return nnx.from_flat_state(flat)
 
 
 def mean_gradients(parameters: Tensors, frozen: Frozen, batch: StepBatch, seeds_M: Array, *, plan: Plan) -> tuple[Array, Tensors]:

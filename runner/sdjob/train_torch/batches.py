@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import CLIPTokenizer
 
 from sdjob.data.index import Index
 from sdjob.data.prefetch import Prefetch, SampleBatches
@@ -14,8 +13,7 @@ from sdjob.data.samples import Sample, SampleSource
 from sdjob.diffusion.draws import DrawPlan, draw
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import TrainTask
-from sdjob.train_torch.encode import token_ids
-from sdjob.train_torch.loading import model_errors
+from sdjob.train_torch.conditioning import Tokenizers
 from sdjob.train_torch.setup import TorchTrainer
 from sdjob.train_torch.step import MicroBatch
 
@@ -28,7 +26,7 @@ class BatchMaker:
     """Its members are the rank's rows, micro-step after micro-step."""
 
     device_batch: int
-    tokenizer: CLIPTokenizer
+    tokenizers: Tokenizers
     draws: DrawPlan
     pin: bool
 
@@ -41,8 +39,9 @@ class BatchMaker:
         drawn = draw(self.draws, step=step, indices=members)
         tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
         pictures = {"pixels_BCHW": torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))}
-        captions = {"ids_BT": token_ids(self.tokenizer, [s.caption for s in samples])}
-        micro = MicroBatch(pictures, captions, **tensors)
+        captions = self.tokenizers.tensors([s.caption for s in samples])
+        time_ids_B6 = torch.tensor([s.time_ids for s in samples], dtype=torch.float32)
+        micro = MicroBatch(pictures, captions, time_ids_B6, **tensors)
         return micro.pinned() if self.pin else micro
 
 
@@ -66,9 +65,8 @@ def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Generator[Prefet
     workers = task.job.run.workers
     samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
     # Its own: a tokenizer keeps its last call's padding, so validation must not share it with the prefetch thread.
-    with model_errors(task.model):
-        tokenizer = CLIPTokenizer.from_pretrained(task.model, subfolder="tokenizer")
-    maker = BatchMaker(samples, train.device_batch, tokenizer, draw_plan(task, trainer), pin=task.device == "cuda")
+    tokenizers = Tokenizers.of(task.model)
+    maker = BatchMaker(samples, train.device_batch, tokenizers, draw_plan(task, trainer), pin=task.device == "cuda")
     with (
         closing(samples),
         Prefetch(maker, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches,

@@ -1,39 +1,37 @@
-"""The frozen encoders: pictures to moments of their latents, captions to hidden states. Both run without gradients, in the
-compute precision. What they return has names: a batch carries it under the same ones where it was encoded before the training.
+"""Pictures to moments of their latents, without gradients. What is returned has names: a batch carries it under the same ones
+where it was encoded before the training.
 
-Axes: B pictures, C latent channels, H x W latent positions, T tokens, D features.
+Axes: B pictures, C latent channels, H x W latent positions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
-from transformers import CLIPTextModel, CLIPTokenizer
+
+from sdjob.diffusion.family import Family, read_config
 
 
-def token_ids(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """(B, T) int64; what is longer than the model's T tokens is cut off."""
-    encoded = tokenizer(
-        list(captions),
-        max_length=tokenizer.model_max_length,
-        padding="max_length",
-        truncation=True,
-        return_tensors="pt",
-    )
-    return encoded.input_ids
+def vae_dtype(model: Path, *, family: Family, compute: torch.dtype) -> torch.dtype:
+    """float32 where SDXL's VAE asks for it (https://huggingface.co/madebyollin/sdxl-vae-fp16-fix tells why); in Stable
+    Diffusion 1 and 2 the option is only that class's default."""
+    asked = read_config(model / "vae" / "config.json").get("force_upcast", True)
+    return torch.float32 if family == "sdxl" and asked else compute
 
 
-@torch.no_grad()
-def encode_captions(text_encoder: CLIPTextModel, ids_BT: Tensor) -> dict[str, Tensor]:
-    """The last hidden state, as Stable Diffusion 1 and 2 take it."""
-    return {"states_BTD": text_encoder(ids_BT, return_dict=False)[0]}
+def in_own_precision(vae: AutoencoderKL) -> AbstractContextManager[object]:
+    """Autocast would round in a VAE that was made float32 for its range."""
+    return torch.autocast(vae.device.type, enabled=False) if vae.dtype == torch.float32 else nullcontext()
 
 
 @torch.no_grad()
 def encode_pictures(vae: AutoencoderKL, pixels_BCHW: Tensor) -> dict[str, Tensor]:
-    """The posterior's mean and log-variance: nothing is drawn yet."""
-    posterior = vae.encode(pixels_BCHW.to(vae.dtype), return_dict=False)[0]
+    """The posterior's mean and log-variance, in the VAE's own precision: nothing is drawn yet."""
+    with in_own_precision(vae):
+        posterior = vae.encode(pixels_BCHW.to(vae.dtype), return_dict=False)[0]
     return {"mean_BCHW": posterior.mean, "log_variance_BCHW": posterior.logvar}
 
 

@@ -24,6 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import CLIPTextConfig, PreTrainedModel
 
 from sdjob.core.errors import SdjobError, UsageError
+from sdjob.diffusion.family import read_base_model
+from sdjob.diffusion.text_encoders import TEXT_PARTS
 from sdjob.spec.encoders import captions_run_once, pictures_run_once
 from sdjob.spec.hardware import parse_accelerator
 from sdjob.spec.job import JobSpec
@@ -66,7 +68,8 @@ def built(task: TrainTask, *, meter: Meter) -> tuple[StepRunner, list[MicroBatch
     with meter.part("encoders"):
         models = build_models(with_bf16(task), accelerator=accelerator)
         models = without_those_that_ran_before(models, job=task.job)
-    meter.name("weights", models.unet.parameters())
+    trained = [models.unet, *(models.text.parts.values() if models.text.training != "frozen" else ())]
+    meter.name("weights", (parameter for model in trained for parameter in model.parameters()))
     with meter.part("moments"):
         runner = build_runner(with_bf16(task), accelerator=accelerator, models=models)
     for parameter in runner.state.parameters.values():
@@ -102,7 +105,7 @@ def without_those_that_ran_before(models: Models, *, job: JobSpec) -> Models:
     if pictures_run_once(job):
         parts["vae"] = None
     if captions_run_once(job):
-        parts["text_encoder"] = None
+        parts["text"] = replace(models.text, parts={})
     return replace(models, **parts)
 
 
@@ -113,6 +116,7 @@ def micro_batch(task: TrainTask, *, models: Models) -> MicroBatch:
     return MicroBatch(
         pictures=pictures(task, latents=latents),
         captions=captions(task, rows=rows),
+        time_ids_B6=torch.zeros(rows, 6),
         timesteps_B=torch.zeros(rows, dtype=torch.int64),
         signal_B=scalars,
         sigma_B=scalars,
@@ -131,10 +135,16 @@ def pictures(task: TrainTask, *, latents: tuple[int, ...]) -> dict[str, Tensor]:
 
 
 def captions(task: TrainTask, *, rows: int) -> dict[str, Tensor]:
-    config = CLIPTextConfig.from_pretrained(task.model, subfolder="text_encoder")
-    if captions_run_once(task.job):
-        return {"states_BTD": torch.zeros(rows, config.max_position_embeddings, config.hidden_size, dtype=encoded_as(task))}
-    return {"ids_BT": torch.zeros(rows, config.max_position_embeddings, dtype=torch.int64)}
+    family = read_base_model(task.model).family
+    configs = [CLIPTextConfig.from_pretrained(task.model, subfolder=part) for part in TEXT_PARTS[family]]
+    tokens, width = configs[0].max_position_embeddings, sum(config.hidden_size for config in configs)
+    if not captions_run_once(task.job):
+        return {"ids_BET": torch.zeros(rows, len(configs), tokens, dtype=torch.int64), "told_B": torch.ones(rows)}
+    encoded = {"states_BTD": torch.zeros(rows, tokens, width, dtype=encoded_as(task))}
+    if family == "sdxl":
+        projected: Any = configs[-1].projection_dim
+        encoded["pooled_BP"] = torch.zeros(rows, projected, dtype=encoded_as(task))
+    return encoded
 
 
 def encoded_as(task: TrainTask) -> torch.dtype:

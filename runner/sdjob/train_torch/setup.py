@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,9 +18,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.training_utils import EMAModel
-from transformers import CLIPTextModel, CLIPTokenizer
 
 from sdjob.core.errors import UsageError
+from sdjob.diffusion.family import read_base_model
 from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.schedule import read_schedule
@@ -30,6 +30,8 @@ from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
+from sdjob.train_torch.conditioning import Tokenizers, read_text_encoders
+from sdjob.train_torch.encode import vae_dtype
 from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
 from sdjob.train_torch.ranks import num_machines, peers_answer
@@ -98,10 +100,10 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     masters = compute if lora else torch.float32
     with model_errors(task.model):
         unet = UNet2DConditionModel.from_pretrained(task.model, subfolder="unet", dtype=masters, **options)
-        vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=compute, **options)
-        text_encoder = CLIPTextModel.from_pretrained(task.model, subfolder="text_encoder", dtype=compute, **options)
-    for frozen in (vae, text_encoder):
-        frozen.requires_grad_(False).eval()
+        wide = vae_dtype(task.model, family=read_base_model(task.model).family, compute=compute)
+        vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=wide, **options)
+    text = read_text_encoders(task.model, train=train, variant=task.job.model.variant, compute=compute)
+    vae.requires_grad_(False).eval()
     if lora:
         add_lora(unet, spec=train.lora, seed=train.seed)
     if train.gradient_checkpointing:
@@ -112,18 +114,19 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
     device = accelerator.device
     latents = read_latents(task.model)
-    return Models(unet.to(device), vae.to(device), text_encoder.to(device), latents, predicts_velocity=velocity)
+    return Models(unet.to(device), vae.to(device), text.to(device), latents, predicts_velocity=velocity)
 
 
-def trainable(task: TrainTask, unet: UNet2DConditionModel) -> dict[str, torch.nn.Parameter]:
+def trainable(task: TrainTask, models: Models) -> dict[str, torch.nn.Parameter]:
     """By name, in the order of names: the order in which gradients are reduced and norms added up."""
+    unet = models.unet
     found = lora_parameters(unet) if task.job.train.method == "lora" else {f"unet.{n}": p for n, p in unet.named_parameters()}
-    return dict(sorted(found.items()))
+    return dict(sorted({**found, **models.text.parameters()}.items()))
 
 
-def build_state(task: TrainTask, *, unet: UNet2DConditionModel) -> states.TrainState:
+def build_state(task: TrainTask, *, models: Models) -> states.TrainState:
     train = task.job.train
-    parameters = trainable(task, unet)
+    parameters = trainable(task, models)
     optimizer = torch.optim.AdamW(
         parameters.values(),
         lr=train.optimizer.learning_rate,
@@ -142,7 +145,7 @@ def build_runner(task: TrainTask, *, accelerator: Accelerator, models: Models) -
     return StepRunner(
         accelerator=accelerator,
         models=models,
-        state=build_state(task, unet=models.unet),
+        state=build_state(task, models=models),
         learning_rate=LearningRate(
             base=train.optimizer.learning_rate,
             schedule=schedule.name,
@@ -164,7 +167,7 @@ def build_runner(task: TrainTask, *, accelerator: Accelerator, models: Models) -
 class TorchTrainer:
     task: TrainTask
     runner: StepRunner
-    tokenizer: CLIPTokenizer
+    tokenizers: Tokenizers
     scheduler: SchedulerMixin
 
     @property
@@ -176,7 +179,7 @@ class TorchTrainer:
     def load(self, *, checkpoint: Path | None, init_from: Path | None) -> None:
         runner, train = self.runner, self.task.job.train
         if init_from is not None and checkpoint is None:
-            load_start(runner.models.unet, init_from, train=train)
+            load_start(runner.models.unet, init_from, train=train, adapters=runner.state.parameters)
         if train.ema is not None:
             # Made after the start's weights are in: the average begins at them.
             runner.state.ema = EMAModel(runner.state.parameters.values(), decay=train.ema.decay)
@@ -204,9 +207,9 @@ class TorchTrainer:
         )
         models = self.runner.models
         with self._averaged_weights(), self.runner.accelerator.autocast():
-            models.unet.eval()
-            write_pictures(pipeline_of(models, tokenizer=self.tokenizer, scheduler=self.scheduler), plan, folder=folder)
-            models.unet.train()
+            models.train(False)
+            write_pictures(pipeline_of(models, tokenizers=self.tokenizers, scheduler=self.scheduler), plan, folder=folder)
+            models.train(True)
 
     @contextmanager
     def _averaged_weights(self) -> Generator[None]:
@@ -224,10 +227,10 @@ class TorchTrainer:
             state.ema.restore(parameters)
 
 
-def load_start(unet: UNet2DConditionModel, path: Path, *, train: TrainSpec) -> None:
+def load_start(unet: UNet2DConditionModel, path: Path, *, train: TrainSpec, adapters: Mapping[str, torch.nn.Parameter]) -> None:
     """`train.init_from`: a file of LoRA weights, or a UNet's folder."""
     if train.method == "lora":
-        load_lora(unet, path, spec=train.lora)
+        load_lora(adapters, path, spec=train.lora, unet_config=unet.config)
         return
     given = UNet2DConditionModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     try:
@@ -239,9 +242,8 @@ def load_start(unet: UNet2DConditionModel, path: Path, *, train: TrainSpec) -> N
 
 
 def build_trainer(task: TrainTask, *, accelerator: Accelerator, models: Models) -> TorchTrainer:
-    tokenizer = CLIPTokenizer.from_pretrained(task.model, subfolder="tokenizer")
-    scheduler = scheduler_of(task.model)
-    return TorchTrainer(task, build_runner(task, accelerator=accelerator, models=models), tokenizer, scheduler)
+    runner = build_runner(task, accelerator=accelerator, models=models)
+    return TorchTrainer(task, runner, Tokenizers.of(task.model), scheduler_of(task.model))
 
 
 def scheduler_of(model: Path) -> SchedulerMixin:

@@ -15,14 +15,14 @@ from accelerate import Accelerator
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor
-from transformers import CLIPTextModel
 
 from sdjob.core.errors import UnsoundError
 from sdjob.core.streams import stream
 from sdjob.diffusion.latents import LatentFacts
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
-from sdjob.train_torch.encode import drawn_latents, encode_captions, encode_pictures
+from sdjob.train_torch.conditioning import TextEncoders, added_conditions
+from sdjob.train_torch.encode import drawn_latents, encode_pictures
 from sdjob.train_torch.ranks import peers_answer
 from sdjob.train_torch.state import TrainState
 
@@ -32,13 +32,16 @@ BUCKET_NUMEL = 16 * 2**20  # 64 MiB of float32: long enough that the network's l
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one device sees at once. Axes: B pictures, C channels, H x W positions, T tokens."""
+    """What one device sees at once. Axes: B pictures, C channels, H x W positions, E text encoders, T tokens."""
 
     pictures: dict[str, Tensor]
     """`pixels_BCHW`; or, encoded before the training, `mean_BCHW` and `log_variance_BCHW`."""
 
     captions: dict[str, Tensor]
-    """`ids_BT`; or, encoded before the training, `states_BTD`."""
+    """`ids_BET` and `told_B`; or, encoded before the training, `states_BTD` and of SDXL `pooled_BP`."""
+
+    time_ids_B6: Tensor
+    """What SDXL is told of sizes and crop."""
 
     timesteps_B: Tensor
     signal_B: Tensor
@@ -66,9 +69,13 @@ class MicroBatch:
 class Models:
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: CLIPTextModel
+    text: TextEncoders
     latents: LatentFacts
     predicts_velocity: bool
+
+    def train(self, mode: bool) -> None:
+        self.unet.train(mode)
+        self.text.train(mode)
 
 
 def latents_of(models: Models, micro: MicroBatch) -> Tensor:
@@ -81,16 +88,17 @@ def latents_of(models: Models, micro: MicroBatch) -> Tensor:
 def states_of(models: Models, micro: MicroBatch) -> dict[str, Tensor]:
     """What came with the batch, or what the text encoder makes of its tokens."""
     captions = micro.captions
-    return encode_captions(models.text_encoder, captions["ids_BT"]) if "ids_BT" in captions else captions
+    return models.text.encode(captions["ids_BET"], told_B=captions["told_B"]) if "ids_BET" in captions else captions
 
 
 def loss_of(models: Models, micro: MicroBatch) -> Tensor:
     """Weighted mean squared error of a micro-batch, a float32 scalar."""
-    latents, states_BTD = latents_of(models, micro), states_of(models, micro)["states_BTD"]
+    latents, told = latents_of(models, micro), states_of(models, micro)
     signal, sigma = micro.signal_B[:, None, None, None], micro.sigma_B[:, None, None, None]
     noisy = signal * latents + sigma * micro.input_noise_BCHW
     target = signal * micro.noise_BCHW - sigma * latents if models.predicts_velocity else micro.noise_BCHW
-    predicted = models.unet(noisy, micro.timesteps_B, states_BTD, return_dict=False)[0]
+    added = added_conditions(told, micro.time_ids_B6)
+    predicted = models.unet(noisy, micro.timesteps_B, told["states_BTD"], added_cond_kwargs=added, return_dict=False)[0]
     errors_B = F.mse_loss(predicted.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
     return (errors_B * micro.loss_weight_B).mean()
 

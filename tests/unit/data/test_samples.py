@@ -74,6 +74,20 @@ class TestDraws:
         sample = source_of(folder).sample(0, 0, global_batch=1)
         assert (sample.original_width, sample.original_height) == decode(folder / sample.id).size
 
+    def test_what_sdxl_is_told_is_where_the_window_lies_in_the_picture_as_it_is_shown(self, folder: Path):
+        """The ancestor scales, mirrors, and then crops at what it tells."""
+        moved = 0
+        for sample in drawn(source_of(folder, crop="random", flip=True), steps=10):
+            height, width, top, left, *window = sample.time_ids
+            picture = decode(folder / sample.id)
+            assert (picture.size, window) == ((width, height), [72, 64])
+            scaled = picture.resize((sample.crop.scaled_width, sample.crop.scaled_height), Image.Resampling.LANCZOS)
+            shown = scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if sample.flipped else scaled
+            pixels = pixels_CHW(shown.crop((left, top, left + 64, top + 72)))
+            assert np.abs(pixels - sample.pixels_CHW).mean() < 0.01
+            moved += sample.flipped and left != sample.crop.left
+        assert moved > 3
+
     def test_centre_crops_do_not_move(self, folder: Path):
         crops: dict[str, set] = {}
         for sample in drawn(source_of(folder)):

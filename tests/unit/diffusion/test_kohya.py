@@ -81,9 +81,34 @@ def test_half_a_pair_is_refused_by_name(lost):
         kohya_tensors(tensors, scale=SCALE)
 
 
-def test_a_name_that_is_not_the_unets_is_refused():
-    with pytest.raises(SdjobError, match="text_encoder"):
-        kohya_tensors({"text_encoder.layers.0.lora_A.weight": zeros(4, 16)}, scale=SCALE)
+def test_a_name_of_nothing_that_is_trained_is_refused():
+    with pytest.raises(SdjobError, match=r"vae\.encoder"):
+        kohya_tensors({"vae.encoder.lora_A.weight": zeros(4, 16)}, scale=SCALE)
+
+
+LAYER = "text_model.encoder.layers.1.self_attn.q_proj"
+
+
+def text_pair(part: str) -> dict[str, StoredTensor]:
+    return {f"{part}.{LAYER}.lora_A.weight": zeros(4, 16), f"{part}.{LAYER}.lora_B.weight": zeros(16, 4)}
+
+
+@pytest.mark.parametrize(
+    ("parts", "prefixes"),
+    [(["text_encoder"], {"lora_te", "lora_unet"}), (["text_encoder", "text_encoder_2"], {"lora_te1", "lora_te2", "lora_unet"})],
+)
+def test_text_encoders_have_numbers_where_there_are_two(parts, prefixes):
+    tensors = {**pair(), **{name: tensor for part in parts for name, tensor in text_pair(part).items()}}
+    renamed = kohya_tensors(tensors, scale=SCALE)
+    modules = {name.partition(".")[0] for name in renamed}
+    texts = {f"{prefix}_text_model_encoder_layers_1_self_attn_q_proj" for prefix in prefixes - {"lora_unet"}}
+    assert modules == {*texts, "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"}
+
+
+def test_a_text_encoders_layers_are_found_with_and_without_its_inner_model():
+    adapter = json.loads(diffusers_metadata({**pair(), **text_pair("text_encoder")}, scale=SCALE)["lora_adapter_metadata"])
+    assert adapter["text_encoder.target_modules"] == ["encoder.layers.1.self_attn.q_proj"]
+    assert (adapter["text_encoder.r"], adapter["text_encoder.lora_alpha"]) == (4, 8)
 
 
 def test_families_are_told_by_the_unets_configuration():

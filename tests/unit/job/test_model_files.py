@@ -1,8 +1,10 @@
 """Which files of a model repository are brought: by their names alone, as the Hub lists them."""
 
+from typing import Any
+
 import pytest
 
-from sdjob.core.errors import MissingError, UsageError
+from sdjob.core.errors import MissingError
 from sdjob.job.model_files import fetched_files, training_files
 
 WHERE = "hf://models/owner/base@main"
@@ -38,7 +40,7 @@ BESIDE = {
 REPOSITORY = CONFIGS | WEIGHTS | HALF | CHECKER | BESIDE
 
 
-def fetched(names=REPOSITORY, *, variant=None, method="lora"):
+def fetched(names: Any = REPOSITORY, *, variant: str | None = None, method: Any = "lora"):
     return set(fetched_files(names, variant=variant, method=method, where=WHERE))
 
 
@@ -83,9 +85,23 @@ def test_a_repository_of_one_file():
         fetched({"README.md", "v1-5-pruned.ckpt", "v1-5-pruned-emaonly.safetensors"})
 
 
+SECOND = {"text_encoder_2/config.json", "text_encoder_2/model.safetensors", "tokenizer_2/vocab.json"}
+
+
 def test_sdxl_is_told_by_its_second_text_encoder():
-    with pytest.raises(UsageError, match="is an SDXL model"):
-        fetched(REPOSITORY | {"text_encoder_2/config.json"})
+    chosen = fetched(REPOSITORY | SECOND | {"text_encoder_2/model.fp16.safetensors", "text_encoder_2/flax_model.msgpack"})
+    assert chosen >= SECOND
+    assert not chosen & {"text_encoder_2/model.fp16.safetensors", "text_encoder_2/flax_model.msgpack"}
+    # Its index says how an empty caption is encoded: one of the files that decide the weights.
+    assert "model_index.json" in training_files(chosen, variant=None, where=WHERE)
+    assert "model_index.json" not in training_files(fetched(), variant=None, where=WHERE)
+
+
+@pytest.mark.parametrize("part", ["text_encoder_2", "tokenizer_2"])
+def test_sdxl_is_whole_with_both_of_its_second_parts(part):
+    lost = {name for name in SECOND if name.startswith(f"{part}/") and name != "text_encoder_2/config.json"}
+    with pytest.raises(MissingError, match=part):
+        fetched(REPOSITORY | SECOND - lost)
 
 
 def test_the_same_answer_for_what_was_fetched():

@@ -108,8 +108,10 @@ class TestModel:
 
     def test_sdxl(self, model):
         shutil.copytree(model / "text_encoder", model / "text_encoder_2")
-        with pytest.raises(UsageError, match="is an SDXL model"):
+        with pytest.raises(MissingError, match="has no tokenizer_2/"):
             staged(model)
+        shutil.copytree(model / "tokenizer", model / "tokenizer_2")
+        assert {path.split("/")[0] for path in staged(model).hashes} >= {"text_encoder_2", "tokenizer_2", "model_index.json"}
 
     @pytest.mark.parametrize("channels", [9, 5])
     def test_inpainting_and_depth(self, model, channels):

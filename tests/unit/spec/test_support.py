@@ -50,7 +50,6 @@ def test_what_works(overrides: list[str]):
         ("data.buckets", ["data.buckets={}"]),
         ("data.prior", ["data.prior={source: dogs, caption: a dog}"]),
         ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
-        ("train.text_encoder", ["train.text_encoder=lora"]),
         ("train.cache", ["train.cache=always"]),
         ("run.slices", ["train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"]),
     ],

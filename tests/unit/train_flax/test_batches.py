@@ -9,7 +9,7 @@ from jax.tree_util import tree_leaves_with_path
 
 from fakes.flax_runs import in_flax, make_flax_trainer
 from fakes.pictures import write_picture_folder
-from fakes.tiny_models import write_tiny_model
+from fakes.tiny_sdxl import write_family
 from fakes.torch_runs import make_task, make_trainer
 from sdjob.data.index import scan
 from sdjob.data.records import list_records
@@ -19,14 +19,14 @@ from sdjob.train_torch.batches import build_batches as build_torch_batches
 from sdjob.train_torch.batches import rows_of_rank
 
 
-@pytest.fixture(scope="module")
-def task(tmp_path_factory):
+@pytest.fixture(scope="module", params=["sd1", "sdxl"])
+def task(request, tmp_path_factory):
     scratch, pictures = tmp_path_factory.mktemp("scratch"), tmp_path_factory.mktemp("pictures")
-    write_tiny_model(scratch / "sd1", family="sd1")
+    write_family(scratch / "model", family=request.param)
     write_picture_folder(pictures, count=10)
     data = {"crop": "random", "flip": True, "caption_dropout": 0.3}
     task = make_task(
-        scratch / "sd1", scratch=scratch, data=data, run={"workers": 2}, train={"global_batch": 4, "device_batch": 2}
+        scratch / "model", scratch=scratch, data=data, run={"workers": 2}, train={"global_batch": 4, "device_batch": 2}
     )
     records = list_records(pictures, image_column="image", caption_column="text")
     task.index.write_bytes(scan(pictures, records=records, workers=0).index.to_jsonl())

@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 
 from fakes.checkpoints import write_checkpoint
 from fakes.flax_runs import make_flax_trainer
-from fakes.tiny_models import write_tiny_model
+from fakes.tiny_sdxl import write_family
 from fakes.torch_runs import make_task, make_trainer, randomize
 from sdjob.core.errors import UsageError
 from sdjob.job.weights import build_published
@@ -20,13 +20,14 @@ FORMS = {"diffusers": "pytorch_lora_weights.safetensors", "kohya": "tiny.kohya.s
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    for family in ("sd1", "sd2"):
-        write_tiny_model(folder / family, family=family)
+    for family in ("sd1", "sd2", "sdxl"):
+        write_family(folder / family, family=family)
     return folder
 
 
-def lora_task(model, *, rank=4, alpha=4.0, targets=TARGETS):
-    return make_task(model, train={"lora": {"rank": rank, "alpha": alpha, "targets": list(targets)}, "ema": {"decay": 0.9}})
+def lora_task(model, *, rank=4, alpha=4.0, targets=TARGETS, text_encoder="frozen"):
+    lora = {"rank": rank, "alpha": alpha, "targets": list(targets)}
+    return make_task(model, train={"lora": lora, "text_encoder": text_encoder, "ema": {"decay": 0.9}})
 
 
 def published(model, folder, **lora):
@@ -57,6 +58,17 @@ def test_both_forms_and_the_average_begins_there(models, tmp_path, form, alpha):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_text_encoders_too(models, tmp_path, family, form):
+    wanted, folder = published(models / family, tmp_path, text_encoder="lora")
+    trainer = make_flax_trainer(lora_task(models / family, text_encoder="lora"), init_from=folder / FORMS[form])
+    started = in_torchs_layout(trainer, trainer.runner.state.parameters)
+    assert started.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert np.array_equal(started[name], values), name
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("lora", "words"),
     [
@@ -64,6 +76,7 @@ def test_both_forms_and_the_average_begins_there(models, tmp_path, form, alpha):
         ({"targets": ("to_q",)}, "missing, 0 too many"),
         ({"targets": (*TARGETS, "proj_in")}, "0 missing"),
         ({"alpha": 8.0}, r"alpha 8 at rank 4.*alpha is 4.*own"),
+        ({"text_encoder": "lora"}, r"train\.text_encoder name.* 0 missing, [1-9].*text_encoder to lora"),
     ],
 )
 def test_another_lora_than_the_jobs(models, tmp_path, form, lora, words):

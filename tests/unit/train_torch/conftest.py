@@ -7,6 +7,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from fakes.tiny_models import write_tiny_model
+from fakes.tiny_sdxl import write_tiny_sdxl
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +21,13 @@ def sd1(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sd2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "sd2"
     write_tiny_model(folder, family="sd2")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sdxl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "sdxl"
+    write_tiny_sdxl(folder)
     return folder
 
 

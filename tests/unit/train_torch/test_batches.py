@@ -13,7 +13,7 @@ from sdjob.data.prefetch import SampleBatches
 from sdjob.data.records import list_records
 from sdjob.data.samples import SampleSource
 from sdjob.train_torch.batches import BatchMaker, build_batches, draw_plan, rows_of_rank
-from sdjob.train_torch.encode import token_ids
+from sdjob.train_torch.conditioning import token_ids
 from sdjob.train_torch.step import MicroBatch
 
 DRAWS = [field.name for field in fields(MicroBatch) if field.name not in {"pictures", "captions"}]
@@ -68,7 +68,7 @@ class TestBatches:
         micro = steps[0][0]
         assert micro.pictures["pixels_BCHW"].shape == (2, 3, 64, 64)
         assert micro.noise_BCHW.shape == (2, 4, 8, 8)
-        assert micro.captions["ids_BT"].shape == (2, 16)
+        assert micro.captions["ids_BET"].shape == (2, 1, 16)
         assert len({micro.noise_BCHW.numpy().tobytes() for micros in steps for micro in micros}) == 8
 
     def test_it_starts_at_any_step(self, sd1, pictures, tmp_path):
@@ -99,7 +99,7 @@ class TestBatches:
         ).index
         source = SampleSource(index, task.pictures, data=task.job.data, seed=task.job.train.seed)
         samples = SampleBatches(source, global_batch=4, members=list(rows), workers=0)
-        return BatchMaker(samples, device_batch, trainer.tokenizer, draw_plan(task, trainer), pin=False)
+        return BatchMaker(samples, device_batch, trainer.tokenizers, draw_plan(task, trainer), pin=False)
 
     def test_threads_change_nothing(self, sd1, pictures, tmp_path):
         task = self.task(sd1, pictures, tmp_path)
@@ -115,9 +115,9 @@ class TestBatches:
         """A tokenizer keeps the padding of its last call, so one that two threads share gives either of them a wrong one."""
         task = self.task(sd1, pictures, tmp_path)
         trainer = make_trainer(task)
-        monkeypatch.setattr(trainer, "tokenizer", None)
+        monkeypatch.setattr(trainer, "tokenizers", None)
         with build_batches(task, trainer=trainer) as batches:
-            assert next(batches)[0].captions["ids_BT"].shape == (2, 16)
+            assert next(batches)[0].captions["ids_BET"].shape == (2, 1, 16)
 
 
 def test_captions_are_padded_and_cut_to_the_models_length(sd1):

@@ -35,6 +35,24 @@ def test_it_is_the_real_steps_memory(sd1, name):
         assert told.parts.get(part) == real.parts.get(part)
 
 
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"method": "lora", "cache": "auto"},
+        {"method": "lora", "text_encoder": "lora"},
+        {"method": "full", "text_encoder": "full", "precision": "bf16"},
+    ],
+    ids=["cached", "lora", "full"],
+)
+def test_it_is_the_real_steps_memory_of_sdxl(sdxl, train):
+    task = task_of(sdxl, **train)
+    told, real = forecast(task), forecast(task, numbers=True)
+    assert told.peak_bytes == pytest.approx(real.peak_bytes, rel=0.01)
+    assert told.flops == real.flops
+    for part in ("weights", "moments"):
+        assert told.parts[part] == real.parts[part]
+
+
 def test_parts_are_what_they_are_called(sd1):
     found = forecast(task_of(sd1, method="full", ema={}))
     with torch.device("meta"):

@@ -8,6 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
 
 from fakes.checkpoints import write_checkpoint
 from fakes.torch_runs import make_micro, make_task, make_trainer, randomize
@@ -112,9 +113,9 @@ class TestAdapters:
 class TestInitFrom:
     """A LoRA that was trained and published is taken as a start in both of its forms."""
 
-    def published(self, model, folder, *, rank=4, alpha=4.0, targets=TARGETS):
+    def published(self, model, folder, *, rank=4, alpha=4.0, targets=TARGETS, text_encoder="frozen"):
         lora = {"rank": rank, "alpha": alpha, "targets": list(targets)}
-        task = make_task(model, train={"lora": lora})
+        task = make_task(model, train={"lora": lora, "text_encoder": text_encoder})
         parameters = make_trainer(task).runner.state.parameters
         randomize(parameters.values(), seed=9)
         arrays = {name: p.detach().numpy().copy() for name, p in parameters.items()}
@@ -131,6 +132,31 @@ class TestInitFrom:
         assert started.keys() == wanted.keys()
         for name, values in wanted.items():
             assert np.array_equal(started[name].detach().numpy(), values), name
+
+    @pytest.mark.parametrize("form", [1, 2], ids=["diffusers", "kohya"])
+    @pytest.mark.parametrize("family", ["sd1", "sdxl"])
+    def test_text_encoders_too(self, request, tmp_path, family, form):
+        model = request.getfixturevalue(family)
+        wanted, *files = self.published(model, tmp_path, targets=(*TARGETS, "proj_in"), text_encoder="lora")
+        train = {"lora": {"targets": [*TARGETS, "proj_in"]}, "text_encoder": "lora"}
+        started = make_trainer(make_task(model, train=train), init_from=files[form - 1]).runner.state.parameters
+        assert started.keys() == wanted.keys()
+        for name, values in wanted.items():
+            assert np.array_equal(started[name].detach().numpy(), values), name
+
+    @pytest.mark.parametrize("form", [1, 2], ids=["diffusers", "kohya"])
+    @pytest.mark.parametrize(("given", "count"), [("lora", "too many"), ("frozen", "missing")])
+    def test_text_encoders_of_one_side_alone(self, sd1, tmp_path, form, given, count):
+        file = self.published(sd1, tmp_path, text_encoder=given)[form]
+        asked = {"lora": "frozen", "frozen": "lora"}[given]
+        with pytest.raises(UsageError, match=rf"train\.text_encoder name.*[1-9]\d* {count}.*text_encoder to {given}"):
+            make_trainer(make_task(sd1, train={"text_encoder": asked}), init_from=file)
+
+    def test_a_lora_of_another_kind_of_model(self, sd1, tmp_path):
+        save_file({"transformer.blocks.0.lora_A.weight": torch.zeros(4, 4)}, tmp_path / "flux.safetensors")
+        with pytest.raises(UsageError, match=r"flux\.safetensors holds the tensor 'transformer") as caught:
+            make_trainer(make_task(sd1), init_from=tmp_path / "flux.safetensors")
+        assert caught.value.where == "train.init_from"
 
     @pytest.mark.parametrize("form", [1, 2], ids=["diffusers", "kohya"])
     def test_another_rank(self, sd1, tmp_path, form):

@@ -18,7 +18,7 @@ def ancestors_loss(models, micro, *, model, snr_gamma):
     posterior = models.vae.encode(micro.pictures["pixels_BCHW"]).latent_dist
     latents = (posterior.mean + posterior.std * micro.posterior_BCHW) * models.vae.config.scaling_factor
     noisy = scheduler.add_noise(latents, micro.input_noise_BCHW, timesteps)
-    states = models.text_encoder(micro.captions["ids_BT"], return_dict=False)[0]
+    states = models.text.parts["text_encoder"](micro.captions["ids_BET"][:, 0], return_dict=False)[0]
     if scheduler.config.prediction_type == "epsilon":
         target = micro.noise_BCHW
     else:

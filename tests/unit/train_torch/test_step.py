@@ -84,8 +84,9 @@ def test_steps_equal_torchs_own_loop(request, family, method):
         assert metrics.learning_rate == pytest.approx(1e-2 * step / 4)
         adamw.param_groups[0]["lr"] = 1e-2 * step / 4
         loss_of(plain.models, micro).backward()
-        norm = norm_of(p.grad for p in parameters)
+        norm = norm_of(p.grad for p in parameters if p.grad is not None)
         for parameter in parameters:
+            assert parameter.grad is not None
             parameter.grad *= min(1.0, 0.01 / (norm + 1e-6))
         adamw.step()
         adamw.zero_grad()
@@ -160,10 +161,12 @@ class TestDropout:
 def test_ema_equals_diffusers_stepping_by_hand(sd1, method):
     task, runner = started(sd1, method=method, train={"optimizer": {"learning_rate": 1e-2}})
     parameters = list(runner.state.parameters.values())
-    by_hand, runner.state.ema = (EMAModel([p.detach().clone() for p in parameters], decay=0.3) for _ in range(2))
+    by_hand, runner.state.ema = (
+        EMAModel([torch.nn.Parameter(p.detach().clone()) for p in parameters], decay=0.3) for _ in range(2)
+    )
     for step in range(5):
         runner.run([make_micro(task, step=step, rows=range(2))], step=step, stop_wanted=False)
-        by_hand.step([p.detach().clone().requires_grad_() for p in parameters])
+        by_hand.step([torch.nn.Parameter(p.detach().clone()) for p in parameters])
     moved = 0
     for ours, theirs, live in zip(runner.state.ema.shadow_params, by_hand.shadow_params, parameters, strict=True):
         assert torch.equal(ours, theirs)
@@ -185,7 +188,7 @@ class TestPrecision:
         assert {g.dtype for g in gradients.values()} == {torch.float32}
         assert {p.dtype for p in state.parameters.values()} == {torch.float32}
         assert {t.dtype for s in state.optimizer.state.values() for t in s.values()} == {torch.float32}
-        assert runner.models.vae.dtype == runner.models.text_encoder.dtype == torch.bfloat16
+        assert runner.models.vae.dtype == runner.models.text.parts["text_encoder"].dtype == torch.bfloat16
 
     @pytest.mark.parametrize("method", METHODS)
     def test_bf16_gradients_are_those_of_fp32_to_its_rounding(self, sd1, method):
@@ -241,6 +244,7 @@ class TestLossScaling:
         first = runner.run([micro], step=0, stop_wanted=False).read()
         second = runner.run([micro], step=1, stop_wanted=False).read()
         assert (first.overflows, second.overflows) == (1, 2)
+        assert runner.state.scaler is not None
         assert runner.state.scaler.get_scale() == 2.0**125
         assert all(torch.equal(values, before[name]) for name, values in self.weights(runner).items())
         # What a save would carry: a sound state, whose step applied no gradient.
