@@ -190,6 +190,18 @@ def tiny(place: Path) -> float:
     return filed(place, [made], job=False) + 2
 
 
+def odd(place: Path) -> float:
+    """Figures as nobody expects them."""
+    made = MadeUp(1, BEGIN_S, total_steps=300)
+    made.start()
+    made.prepare()
+    made.train(300, learning_rate=0.0, images_per_s=1e-300, device_memory_mib=-5)
+    for position, record in enumerate(made.metrics):
+        record["loss"] = [1e300, -1e300, float("nan"), 0.0, float("inf")][position % 5]
+        record["grad_norm"] = {200: sys.float_info.max, 201: -sys.float_info.max, 202: "large"}.get(position, 0)
+    return filed(place, [made], job=False)
+
+
 def filed(place: Path, attempts: Sequence[MadeUp], *, job: bool) -> float:
     written([made.ledger() for made in attempts], place=place)
     if job:
@@ -198,7 +210,7 @@ def filed(place: Path, attempts: Sequence[MadeUp], *, job: bool) -> float:
 
 
 STORIES: dict[str, Callable[[Path], float]] = {
-    "finished": finished, "running": running, "failed": failed, "long": long, "tiny": tiny,
+    "finished": finished, "running": running, "failed": failed, "long": long, "tiny": tiny, "odd": odd,
 }  # fmt: skip
 
 

@@ -27,6 +27,13 @@ def test_nothing_sticks_out(look, story, width):
     assert seen.page.evaluate("document.documentElement.scrollWidth") == width
 
 
+def test_no_figure_is_too_odd_to_be_drawn(look):
+    seen = look("odd")
+    assert seen.complaints == []
+    assert seen.page.locator("[data-chart=grad_norm] path").count() > 0
+    assert "No number at 120 steps, first at step 3." in seen.text("main")
+
+
 def test_it_asks_for_nothing_but_itself(look):
     seen = look("finished")
     seen.page.locator("summary", has_text="side by side").click()

@@ -1,7 +1,7 @@
 """Curves over steps, small enough for a page: of each bin of steps the least and the greatest value are kept, so that no spike
 is lost. Pure."""
 
-import sys
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +10,7 @@ from sdjob.ledger.read import Record
 from sdjob.ledger.seconds import Account, AttemptAccount
 
 BINS = 500  # about as many as a wide screen has pixels for, twice over with two values each
+LARGEST_DRAWN = 1e300  # from the least to the greatest is a number too
 SMOOTHING = 0.02  # of all steps: how far back the smooth curve remembers
 
 Point = tuple[int, float]
@@ -94,7 +95,9 @@ def number(record: Record, key: str) -> float | None:
     value = record.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if -sys.float_info.max <= value <= sys.float_info.max else None
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    return float(max(-LARGEST_DRAWN, min(LARGEST_DRAWN, value)))
 
 
 def was_not_finite(record: Record, key: str) -> bool:
