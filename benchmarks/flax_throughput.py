@@ -151,7 +151,7 @@ def seconds_of(action: Callable[[], object]) -> Seconds:
 def seconds_of_start(runner: Any, batch: StepBatch) -> Seconds:
     """Of tracing and compiling a step, or of reading it from jax's cache where that has it."""
     jax.clear_caches()
-    knobs = runner._knobs(1e-4, step=0, num_micro=1)
+    knobs = runner.knobs(1e-4, step=0, num_micro=1)
     given = (runner.state, runner.frozen, runner.put(batch), knobs)
     return seconds_of(lambda: advance.lower(*given, plan=runner.plan).compile())
 

@@ -43,6 +43,7 @@ FACTORS: dict[str, list[Any]] = {
     "snr_gamma": [None, 5.0],
     "noise_offset": [0.0, 0.1],
     "dropout": [0.0, 0.2],
+    "buckets": [None, {"step": 32, "min": 64, "max": 128}],
     "kills": [*((moment,) for moment in MOMENTS), ("save", "commit")],
 }
 
@@ -54,6 +55,7 @@ LORA: Row = {
     "crop": "random",
     "accumulation": 2,
     "dropout": 0.2,
+    "buckets": FACTORS["buckets"][1],
     "kills": ("save", "commit"),
 }
 FULL: Row = {
@@ -94,6 +96,8 @@ def fields_of(row: Row) -> dict[str, Any]:
     return {
         **lora,
         "family": row["family"],
+        "data__resolution": 96 if row["buckets"] else 64,
+        "data__buckets": row["buckets"],
         "data__flip": row["flip"],
         "data__crop": row["crop"],
         "data__caption_dropout": 0.2,

@@ -259,7 +259,13 @@ POSITION = [
     *_all(
         "runner/sdjob/data/order.py",
         POSITION_TESTS,
-        ("every epoch has the same order", 'stream(seed, "order", epoch)', 'stream(seed, "order", 0)'),
+        ("every epoch has the same order", 'stream(seed, name, epoch)', 'stream(seed, name, 0)'),
+    ),
+    *_all(
+        "runner/sdjob/data/batch_order.py",
+        POSITION_TESTS,
+        ("batches are sorted by size", 'stream(seed, "bucket order", epoch).permutation(np.array(found, dtype=np.int64))', "np.array(found, dtype=np.int64)"),
+        ("a bucket's remainder is dropped", "spans = [(epoch * count // global_batch, (epoch + 1) * count // global_batch)", "spans = [(epoch * (count // global_batch), (epoch + 1) * (count // global_batch))"),
     ),
     *_all(
         "runner/sdjob/data/prefetch.py",

@@ -15,7 +15,7 @@ from sdjob.data.folder import METADATA_NAMES
 from sdjob.data.layout import Kind, Layout, kind_of_file, no_split, nothing_to_train_on
 from sdjob.data.parquet import INSTALL
 from sdjob.data.source import Source
-from sdjob.spec.data import DataSpec
+from sdjob.spec.sources import DataSource
 
 CARD = "README.md"
 NOTES = (
@@ -45,7 +45,7 @@ def declares_configs(card: bytes | None) -> bool:
     return bool(CONFIGS.match(header))
 
 
-def catalogued(source: Source, *, keys: Sequence[str], data: DataSpec, folder: Path) -> Layout:
+def catalogued(source: Source, *, keys: Sequence[str], data: DataSource, folder: Path) -> Layout:
     """The layout of the split, from among `keys`. `folder` is an empty folder of ours, which the caller removes.
 
     Raises UsageError where a configuration must be chosen, MissingError for one, or a split, that is not there, both naming

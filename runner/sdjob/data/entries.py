@@ -8,6 +8,8 @@ from typing import Any
 from sdjob.core.errors import DataError
 
 VERSION = 1
+VERSION_OF_SEVERAL = 2  # every line says which source its picture is of
+FIELDS = {"id", "sha256", "width", "height", "captions"}
 
 
 @dataclass(frozen=True)
@@ -25,24 +27,36 @@ class Entry:
     captions: tuple[str, ...]
     """At least one."""
 
+    source: int = 0
+    """Which of the job's sources has it, in the order of `spec.sources`."""
+
 
 def to_jsonl(entries: Sequence[Entry]) -> bytes:
     """A line with version and count, so that a torn copy is noticed; then a line for each picture."""
-    lines = [_json({"pictures": len(entries), "sdjob_index": VERSION}), *(_json(asdict(entry)) for entry in entries)]
+    several = any(entry.source for entry in entries)
+    header = {"pictures": len(entries), "sdjob_index": VERSION_OF_SEVERAL if several else VERSION}
+    lines = [_json(header), *(_json(_fields(entry, several=several)) for entry in entries)]
     return "".join(line + "\n" for line in lines).encode()
 
 
 def from_jsonl(data: bytes) -> tuple[Entry, ...]:
     """Raises DataError, naming the line, for anything that `to_jsonl` does not write."""
     header, *rows = [_object(line, number) for number, line in enumerate(_lines(data), start=1)]
-    if header.get("sdjob_index") != VERSION:
-        raise _damage(1, f"version {header.get('sdjob_index')!r} is not {VERSION}, the one that this sdjob reads.")
+    version = header.get("sdjob_index")
+    if version not in {VERSION, VERSION_OF_SEVERAL}:
+        raise _damage(1, f"version {version!r} is not {VERSION} or {VERSION_OF_SEVERAL}, which this sdjob reads.")
     if header.get("pictures") != len(rows):
         raise _damage(1, f"promises {header.get('pictures')!r} pictures, {len(rows)} follow.")
-    entries = tuple(_entry(fields, number) for number, fields in enumerate(rows, start=2))
-    if len({entry.id for entry in entries}) != len(entries):
+    several = version == VERSION_OF_SEVERAL
+    entries = tuple(_entry(fields, number, several=several) for number, fields in enumerate(rows, start=2))
+    if len({(entry.source, entry.id) for entry in entries}) != len(entries):
         raise _damage(1, "the same picture stands twice.")
     return entries
+
+
+def _fields(entry: Entry, *, several: bool) -> dict[str, Any]:
+    fields = asdict(entry)
+    return fields if several else {name: fields[name] for name in FIELDS}
 
 
 def _json(fields: dict[str, Any]) -> str:
@@ -69,8 +83,8 @@ def _object(line: str, number: int) -> dict[str, Any]:
     return fields
 
 
-def _entry(fields: dict[str, Any], number: int) -> Entry:
-    if set(fields) != {"id", "sha256", "width", "height", "captions"}:
+def _entry(fields: dict[str, Any], number: int, *, several: bool) -> Entry:
+    if set(fields) != (FIELDS | {"source"} if several else FIELDS):
         raise _damage(number, f"has the fields {sorted(fields)}.")
     for name, fits in (
         ("id", _is_text),
@@ -78,8 +92,9 @@ def _entry(fields: dict[str, Any], number: int) -> Entry:
         ("width", _is_size),
         ("height", _is_size),
         ("captions", _are_texts),
+        ("source", _is_number),
     ):
-        if not fits(fields[name]):
+        if name in fields and not fits(fields[name]):
             raise _damage(number, f"{name} is {fields[name]!r}.")
     return Entry(**{**fields, "captions": tuple(fields["captions"])})
 
@@ -94,6 +109,10 @@ def _is_sha256(value: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     return type(value) is int and value > 0  # not isinstance: True is an int
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _are_texts(value: Any) -> bool:

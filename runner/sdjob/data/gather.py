@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sdjob.core.errors import DataError, MissingError
 from sdjob.core.log import Log
@@ -28,8 +29,8 @@ from sdjob.data.saved import saved_layout
 from sdjob.data.shards import Shards
 from sdjob.data.shelf import Shelf, aside_folder, shelves
 from sdjob.data.source import Source, fingerprint_of, look_at
-from sdjob.spec.data import DataSpec
 from sdjob.spec.places import Place
+from sdjob.spec.sources import DataSource
 from sdjob.store.base import ObjectInfo, ObjectStore
 
 FORMAT = 1  # raised when ids or what lies on the shelf are made in another way
@@ -59,7 +60,7 @@ def gather(
     place: Place,
     *,
     open_store: Callable[[Place], ObjectStore],
-    data: DataSpec,
+    data: DataSource,
     scratch: Path,
     index: Index | None,
     check_stop: Callable[[], None],
@@ -104,7 +105,7 @@ def gather(
     return _of_index(shelf.pictures, index)
 
 
-def layout_of(source: Source, *, data: DataSpec, root: Path, log: Log) -> Layout:
+def layout_of(source: Source, *, data: DataSource, root: Path, log: Log) -> Layout:
     """The files of the configuration and the split. A plain image folder has no configurations, and is one split, `train`,
     unless its top folders are called like several."""
     where = source.place.uri
@@ -126,19 +127,19 @@ def layout_of(source: Source, *, data: DataSpec, root: Path, log: Log) -> Layout
     return Layout("pictures", tuple(keys), folders=("",) if folders is None else folders)
 
 
-def _refuse_config(data: DataSpec, *, where: str) -> None:
+def _refuse_config(data: DataSource, *, where: str) -> None:
     if data.config not in {None, "default"}:
         raise MissingError(
             f"has no configuration {data.config!r}; it has none at all.", where=where, next_step="Take data.config out."
         )
 
 
-def _in_place(source: Source, *, layout: Layout, data: DataSpec, index: Index | None) -> Pictures:
+def _in_place(source: Source, *, layout: Layout, data: DataSource, index: Index | None) -> Pictures:
     folder = source.place.path
     if index is not None:
         return _of_index(folder, index)
     listing = listing_of(list(source.infos), folder=folder)
-    columns = {"image_column": data.image_column, "caption_column": data.caption_column}
+    columns: dict[str, Any] = {"image_column": data.image_column, "caption_column": data.caption_column}
     return Pictures(folder, records_of(listing, **columns, chosen=layout.has_picture))
 
 
@@ -146,7 +147,7 @@ def _of_index(folder: Path, index: Index) -> Pictures:
     return Pictures(folder, [Record(entry.id, entry.captions) for entry in index.entries])
 
 
-def _source_key(place: Place, data: DataSpec) -> str:
+def _source_key(place: Place, data: DataSource) -> str:
     """Of all that decides which pictures are taken, and under which ids."""
     choice = [FORMAT, place.uri, data.config, data.split, data.image_column, data.caption_column]
     return hashlib.sha256(json.dumps(choice).encode()).hexdigest()[:32]

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from sdjob.core.errors import DataError
 from sdjob.core.log import Log
 from sdjob.data.entries import Entry, from_jsonl, to_jsonl
@@ -31,6 +34,20 @@ class Index:
     def __len__(self) -> int:
         return len(self.entries)
 
+    @cached_property
+    def sources(self) -> npt.NDArray[np.intp]:
+        """The number of each picture's source."""
+        return np.array([entry.source for entry in self.entries], dtype=np.intp)
+
+    @cached_property
+    def content(self) -> npt.NDArray[np.uint64]:
+        """Of each picture the first 64 bits of its sha256: enough to tell contents apart."""
+        return np.array([int(entry.sha256[:16], 16) for entry in self.entries], dtype=np.uint64)
+
+    def of_source(self, number: int) -> "Index":
+        """The pictures of one source, as if they were all."""
+        return Index(tuple(entry for entry in self.entries if entry.source == number))
+
     def to_jsonl(self) -> bytes:
         """The same bytes for the same entries, on any machine."""
         return to_jsonl(self.entries)
@@ -38,6 +55,15 @@ class Index:
     @cached_property
     def sha256(self) -> str:
         return hashlib.sha256(self.to_jsonl()).hexdigest()
+
+    @cached_property
+    def widths(self) -> npt.NDArray[np.int64]:
+        """Of all pictures, in pixels."""
+        return np.array([entry.width for entry in self.entries], dtype=np.int64)
+
+    @cached_property
+    def heights(self) -> npt.NDArray[np.int64]:
+        return np.array([entry.height for entry in self.entries], dtype=np.int64)
 
     @staticmethod
     def from_jsonl(data: bytes) -> "Index":

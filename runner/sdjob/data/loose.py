@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from sdjob.data.carrier import Carried, Carrier, one_ahead
 from sdjob.data.folder import Listing, listing_of
@@ -15,7 +16,7 @@ from sdjob.data.layout import Layout
 from sdjob.data.metadata import one_line_captions
 from sdjob.data.records import Record, captions_of_rows, ids_of
 from sdjob.data.shelf import Kept, require_space
-from sdjob.spec.data import DataSpec
+from sdjob.spec.sources import DataSource
 
 RUN_PICTURES = 256  # fetched together, and noted down together
 
@@ -24,7 +25,7 @@ RUN_PICTURES = 256  # fetched together, and noted down together
 class Loose:
     carrier: Carrier
     layout: Layout
-    data: DataSpec
+    data: DataSource
 
     @cached_property
     def listing(self) -> Listing:
@@ -61,7 +62,7 @@ class Loose:
                     self.carrier.shelf.adopt(name, carried.folder / name)
 
     def _captions_of_rows(self) -> dict[str, tuple[str, ...]]:
-        columns = {"image_column": self.data.image_column, "caption_column": self.data.caption_column}
+        columns: dict[str, Any] = {"image_column": self.data.image_column, "caption_column": self.data.caption_column}
         with self.carrier.files(self.listing.metadata) as carried, self.carrier.named(carried):
             return captions_of_rows(self._listing_in(carried), **columns)
 

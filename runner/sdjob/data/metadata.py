@@ -23,18 +23,19 @@ class Row:
     """file:line, for messages."""
 
 
-def read_rows(path: Path, *, image_column: str, caption_column: str) -> list[Row]:
-    """The rows of one metadata file. Raises DataError with file:line, or naming the columns that there are."""
+def read_rows(path: Path, *, image_column: str, caption_column: str | None) -> list[Row]:
+    """The rows of one metadata file; without captions where no column of them is named. Raises DataError with file:line, or
+    naming the columns that there are."""
     raw = list(_raw_rows(path))
     if not raw:
         return []
     columns = tuple(dict.fromkeys(column for _, fields in raw for column in fields))
     picture_column = existing_column(picture_columns(image_column), columns=columns, setting=IMAGE_COLUMN, where=str(path))
-    text_column = existing_column((caption_column,), columns=columns, setting=CAPTION_COLUMN, where=str(path))
+    text_column = caption_column and existing_column((caption_column,), columns=columns, setting=CAPTION_COLUMN, where=str(path))
     return [
         Row(
             file_name=_file_name(fields.get(picture_column), column=picture_column, where=where),
-            captions=captions_of(fields.get(text_column), column=text_column, where=where),
+            captions=captions_of(fields.get(text_column), column=text_column, where=where) if text_column else (),
             where=where,
         )
         for where, fields in raw

@@ -5,6 +5,7 @@ short, and any step is found without walking there.
 """
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from functools import lru_cache
 
@@ -15,12 +16,15 @@ from sdjob.core.streams import stream
 
 # A step and those drawn ahead of it span two epochs of a large data set; small ones span more and are cheap to permute anew.
 EPOCHS_AT_HAND = 4
+# One for each bucket, and those of prior pictures.
+STREAMS_AT_HAND = 256
+ORDER = "order"
 
 
-def picture_at(position: int, *, num_pictures: int, seed: int) -> int:
-    """The picture's number in the index. Safe to call from any number of threads."""
+def picture_at(position: int, *, num_pictures: int, seed: int, name: str = ORDER) -> int:
+    """The picture's number among `num_pictures`, in the stream of this name. Safe to call from any number of threads."""
     epoch, place = divmod(position, num_pictures)
-    return int(_permutation(seed, epoch, num_pictures)[place])
+    return int(permutation(seed, epoch, num_pictures, name=name)[place])
 
 
 def total_steps(epochs: float, *, num_pictures: int, global_batch: int) -> int:
@@ -28,6 +32,16 @@ def total_steps(epochs: float, *, num_pictures: int, global_batch: int) -> int:
     return math.ceil(Fraction(str(epochs)) * num_pictures / global_batch)
 
 
-@lru_cache(maxsize=EPOCHS_AT_HAND)
-def _permutation(seed: int, epoch: int, num_pictures: int) -> npt.NDArray[np.int64]:
-    return stream(seed, "order", epoch).permutation(num_pictures)
+def permutation(seed: int, epoch: int, num: int, *, name: str) -> npt.NDArray[np.int64]:
+    return _permutations(name)(seed, epoch, num)
+
+
+@lru_cache(maxsize=STREAMS_AT_HAND)
+def _permutations(name: str) -> Callable[[int, int, int], npt.NDArray[np.int64]]:
+    """Each stream keeps its own: buckets together have no more pictures than a data set without them."""
+
+    @lru_cache(maxsize=EPOCHS_AT_HAND)
+    def of_epoch(seed: int, epoch: int, num: int) -> npt.NDArray[np.int64]:
+        return stream(seed, name, epoch).permutation(num)
+
+    return of_epoch

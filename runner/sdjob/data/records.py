@@ -28,7 +28,9 @@ def list_records(folder: Path, *, image_column: str, caption_column: str) -> lis
     return records_of(list_folder(folder), image_column=image_column, caption_column=caption_column)
 
 
-def records_of(listing: Listing, *, image_column: str, caption_column: str, chosen: Callable[[str], bool] = bool) -> list[Record]:
+def records_of(
+    listing: Listing, *, image_column: str, caption_column: str | None, chosen: Callable[[str], bool] = bool
+) -> list[Record]:
     """The records of an image folder, sorted by the bytes of their ids: the listing order of a file system never matters. Only
     ids that are `chosen` count.
 
@@ -59,7 +61,7 @@ def ids_of(listing: Listing, *, captions: Mapping[str, tuple[str, ...]], chosen:
     return ids
 
 
-def captions_of_rows(listing: Listing, *, image_column: str, caption_column: str) -> dict[str, tuple[str, ...]]:
+def captions_of_rows(listing: Listing, *, image_column: str, caption_column: str | None) -> dict[str, tuple[str, ...]]:
     """Captions by picture, of all metadata files together, in the order of the rows."""
     normal_names = {unicodedata.normalize("NFC", name): name for name in listing.pictures}
     captions: dict[str, tuple[str, ...]] = {}

@@ -34,7 +34,7 @@ class Row:
         return f"{self.number:0{DIGITS}d}"
 
 
-def read_rows_of(path: Path, *, name: str, layout: Layout, image_column: str, caption_column: str) -> Iterator[Row]:
+def read_rows_of(path: Path, *, name: str, layout: Layout, image_column: str, caption_column: str | None) -> Iterator[Row]:
     """The rows of one file, in its order. `name` is for messages. Raises DataError for what no picture can be made of."""
     read = _table if layout.kind == "table" else _columnar
     fields = read(path, name=name, layout=layout, image_column=image_column, caption_column=caption_column)
@@ -42,7 +42,7 @@ def read_rows_of(path: Path, *, name: str, layout: Layout, image_column: str, ca
         yield Row(
             number,
             picture_of(image, column=image_column, where=where),
-            captions_of(caption, column=caption_column, where=where),
+            captions_of(caption, column=caption_column or "", where=where),
             where,
         )
 
@@ -86,29 +86,34 @@ def referred_key(path: str, *, table: str, keys: Any, where: str) -> str | None:
     return next((key for key in candidates if key in keys), None)
 
 
-def _columnar(path: Path, *, name: str, layout: Layout, image_column: str, caption_column: str) -> Iterator[tuple[str, Any, Any]]:
+def _columnar(
+    path: Path, *, name: str, layout: Layout, image_column: str, caption_column: str | None
+) -> Iterator[tuple[str, Any, Any]]:
     columns_of, rows_of = (parquet_columns, parquet_batches) if layout.kind == "parquet" else (arrow_columns, arrow_batches)
     image, caption = _chosen(columns_of(path, name=name), image=image_column, caption=caption_column, where=name)
-    for number, fields in enumerate(rows_of(path, columns=(image, caption), name=name)):
-        yield f"{name}: row {number}", fields[image], fields[caption]
+    columns = (image,) if caption is None else (image, caption)
+    for number, fields in enumerate(rows_of(path, columns=columns, name=name)):
+        yield f"{name}: row {number}", fields[image], caption and fields.get(caption)
 
 
-def _table(path: Path, *, name: str, layout: Layout, image_column: str, caption_column: str) -> Iterator[tuple[str, Any, Any]]:
+def _table(
+    path: Path, *, name: str, layout: Layout, image_column: str, caption_column: str | None
+) -> Iterator[tuple[str, Any, Any]]:
     """Two passes: in JSON lines any row may be the first to have a column."""
     columns = tuple(dict.fromkeys(column for _, fields in table_rows(path, name=name, **layout.options) for column in fields))
     if not columns:
         return
     image, caption = _chosen(columns, image=image_column, caption=caption_column, where=name)
     for where, fields in table_rows(path, name=name, **layout.options):
-        yield where, fields.get(image), fields.get(caption)
+        yield where, fields.get(image), caption and fields.get(caption)
 
 
-def _chosen(columns: tuple[str, ...], *, image: str, caption: str, where: str) -> tuple[str, str]:
+def _chosen(columns: tuple[str, ...], *, image: str, caption: str | None, where: str) -> tuple[str, str | None]:
     """The column of this very name first; else a path's, as in metadata.csv."""
     images = (image,) if image in columns else picture_columns(image)
     return (
         existing_column(images, columns=columns, setting=IMAGE_COLUMN, where=where),
-        existing_column((caption,), columns=columns, setting=CAPTION_COLUMN, where=where),
+        caption and existing_column((caption,), columns=columns, setting=CAPTION_COLUMN, where=where),
     )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,15 @@ from PIL import Image
 from sdjob.core.errors import DataError, StorageError
 from sdjob.core.retry import Backoff
 from sdjob.core.streams import stream
-from sdjob.data.crops import Crop, cropped, random_crop
+from sdjob.data.batch_order import BatchOrder, order_of
+from sdjob.data.buckets import TargetSize
+from sdjob.data.crops import Crop, center_crop, cropped, random_crop
 from sdjob.data.entries import Entry
 from sdjob.data.images import PictureError, decode, pixels_CHW
 from sdjob.data.index import Index
-from sdjob.data.order import picture_at
 from sdjob.data.reading import READ_AGAIN, FileGoneError, read_bytes
-from sdjob.data.targets import settled_crop, target_size
+from sdjob.data.roles import Roles, roles_of
+from sdjob.data.targets import settled_crop
 from sdjob.spec.data import DataSpec
 
 
@@ -47,7 +50,7 @@ class Sample:
     """Empty where it was dropped."""
 
     pixels_CHW: npt.NDArray[np.float32]
-    """RGB in [-1, 1], of exactly the job's resolution."""
+    """RGB in [-1, 1], of exactly the target size: of its batch, and of the crop."""
 
     original_width: int
     original_height: int
@@ -71,13 +74,26 @@ class Sample:
 
 @dataclass(frozen=True)
 class SampleSource:
-    """Draws samples; keeps nothing between two of them, so any number of threads may call it."""
+    """Draws samples; what it keeps between two of them changes none, so any number of threads may call it."""
 
     index: Index
-    folder: Path
+    folders: tuple[Path, ...]
+    """Of each source the one that its pictures lie in."""
+
     data: DataSpec
     seed: int
     backoff: Backoff = field(default=READ_AGAIN)
+    _orders: dict[int, BatchOrder] = field(default_factory=dict[int, BatchOrder], repr=False, compare=False)
+
+    @cached_property
+    def roles(self) -> Roles:
+        return roles_of(self.index, data=self.data)
+
+    def order(self, global_batch: int) -> BatchOrder:
+        if global_batch not in self._orders:
+            settings = {"data": self.data, "seed": self.seed, "global_batch": global_batch}
+            self._orders[global_batch] = order_of(self.index, roles=self.roles, **settings)
+        return self._orders[global_batch]
 
     def sample(self, step: int, index_in_batch: int, *, global_batch: int) -> Sample:
         """Raises StorageError where the picture cannot be read, DataError where it is not the one that was scanned."""
@@ -94,35 +110,31 @@ class SampleSource:
         )
 
     def chosen(self, step: int, index_in_batch: int, *, global_batch: int) -> Chosen:
-        position = step * global_batch + index_in_batch
-        number = picture_at(position, num_pictures=len(self.index), seed=self.seed)
+        """Places from `global_batch` on are those of prior pictures."""
+        order = self.order(global_batch)
+        number = order.picture(step, index_in_batch)
         entry = self.index.entries[number]
         return Chosen(
             number,
             entry,
             caption_choice=self._caption(entry, step, index_in_batch),
-            crop=self._crop(entry, step, index_in_batch),
+            crop=self._crop(entry, order.size(step), step, index_in_batch),
             flipped=self.data.flip and self._uniform("flip", step, index_in_batch) < 0.5,
         )
 
     def pixels(self, entry: Entry, *, crop: Crop, flipped: bool) -> npt.NDArray[np.float32]:
         """(C, H, W) of the window. Raises as `sample` does."""
-        picture = scanned_picture(entry, folder=self.folder, backoff=self.backoff)
+        picture = scanned_picture(entry, folder=self.folders[entry.source], backoff=self.backoff)
         return pixels_CHW(cropped(picture, crop=crop, flipped=flipped))
 
-    def _crop(self, entry: Entry, step: int, index_in_batch: int) -> Crop:
+    def _crop(self, entry: Entry, target: TargetSize, step: int, index_in_batch: int) -> Crop:
         if (settled := settled_crop(entry, data=self.data)) is not None:
             return settled
-        target = target_size(entry, data=self.data)
+        shape = {"width": entry.width, "height": entry.height, "target_width": target.width, "target_height": target.height}
+        if self.data.crop == "center":
+            return center_crop(**shape)
         across, down = stream(self.seed, "crop", step, index_in_batch).random(2).tolist()
-        return random_crop(
-            width=entry.width,
-            height=entry.height,
-            target_width=target.width,
-            target_height=target.height,
-            across=across,
-            down=down,
-        )
+        return random_crop(**shape, across=across, down=down)
 
     def _caption(self, entry: Entry, step: int, index_in_batch: int) -> int | None:
         if self._uniform("caption_dropout", step, index_in_batch) < self.data.caption_dropout:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from sdjob.core.errors import StorageError
 from sdjob.data.carrier import Carried, Carrier, one_ahead
@@ -20,7 +20,7 @@ from sdjob.data.records import Record
 from sdjob.data.rows import Row, read_rows_of, referred_key
 from sdjob.data.shelf import Kept, chunks_of, require_space
 from sdjob.data.webdataset import Columns, check_columns, picture_and_captions, read_samples
-from sdjob.spec.data import DataSpec
+from sdjob.spec.sources import DataSource
 
 BATCH_ROWS = 64
 Item = TypeVar("Item")
@@ -30,7 +30,7 @@ Item = TypeVar("Item")
 class Shards:
     carrier: Carrier
     layout: Layout
-    data: DataSpec
+    data: DataSource
 
     @cached_property
     def prefixes(self) -> dict[str, str]:
@@ -83,7 +83,7 @@ class Shards:
         self.carrier.shelf.note(key, kept, aside=self.carrier.aside)
 
     def _rows(self, key: str, path: Path, name: str) -> Iterator[Kept]:
-        columns = {"image_column": self.data.image_column, "caption_column": self.data.caption_column}
+        columns: dict[str, Any] = {"image_column": self.data.image_column, "caption_column": self.data.caption_column}
         for batch in _batches(read_rows_of(path, name=name, layout=self.layout, **columns)):
             self.carrier.check_stop()
             yield from self._kept_rows(batch, table=key)

@@ -54,11 +54,14 @@ class Columns:
     """As `datasets` shows a sample: its extensions, and the keys of its json beside them."""
 
     image: str
-    caption: str
+    caption: str | None
+    """None: they are not read."""
 
     @property
     def captions(self) -> tuple[str, ...]:
         """Where the captions may stand, best first."""
+        if self.caption is None:
+            return ()
         return ("txt", "text", "caption") if self.caption == DEFAULT_CAPTION else (self.caption,)
 
     def is_picture(self, extension: str) -> bool:
@@ -98,7 +101,7 @@ def check_columns(samples: list[Sample], *, columns: Columns, where: str) -> Non
     there |= dict.fromkeys(name for sample in samples for name in sample.fields(where=f"{where}: {sample.name}.json"))
     if samples and not any(sample.pictures for sample in samples):
         existing_column((columns.image,), columns=tuple(there), setting=IMAGE_COLUMN, where=where)
-    if samples:
+    if samples and columns.captions:
         existing_column(columns.captions, columns=tuple(there), setting=CAPTION_COLUMN, where=where)
 
 
@@ -134,7 +137,7 @@ def _captions(sample: Sample, *, columns: Columns, where: str) -> tuple[str, ...
             return lines_of(text_of(note, where=f"{where}.{column}"))
     fields = sample.fields(where=f"{where}.json")
     found = next((column for column in columns.captions if column in fields), columns.caption)
-    return captions_of(fields.get(found), column=found, where=f"{where}.json")
+    return captions_of(fields.get(found), column=found, where=f"{where}.json") if found else ()
 
 
 class _StrictHeader(TarInfo):

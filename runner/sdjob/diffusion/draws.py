@@ -4,7 +4,7 @@ Axes: B pictures of the micro-batch, C latent channels, H x W latent positions.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DrawPlan:
-    """What the draws depend on beside (step, index): the same for the whole run."""
+    """What the draws depend on beside (step, index): the same for all pictures of a size."""
 
     seed: int
     schedule: NoiseSchedule
@@ -27,6 +27,13 @@ class DrawPlan:
     snr_gamma: float | None = None
     noise_offset: float = 0.0
     input_perturbation: float = 0.0
+    pixels_per_latent: int = 8
+    """Of a side."""
+
+    def of_pictures(self, *, height: int, width: int) -> "DrawPlan":
+        """For pictures of these pixels; the draws of one size are not those of another cut to it."""
+        latents = (self.latent_shape[0], height // self.pixels_per_latent, width // self.pixels_per_latent)
+        return self if latents == self.latent_shape else replace(self, latent_shape=latents)
 
 
 @dataclass(frozen=True)

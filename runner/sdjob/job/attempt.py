@@ -14,6 +14,7 @@ from sdjob.job.before import before_here
 from sdjob.job.compiled import FOLDER as COMPILED
 from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
 from sdjob.job.early import EarlyPublish
+from sdjob.job.inventory import tell_inventory
 from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
 from sdjob.job.nodes.peers import Peers
@@ -149,6 +150,7 @@ class Attempt:
             "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
         )
         self.ledger.event("train", start_step=start_step, total_steps=resolution.total_steps)
+        tell_inventory(staged.index, data=resolution.job.data, ledger=self.ledger, log=run.log)
         self.peers.tell("start", **start_of(self.claim, resolution, restored=restored).fields())
         training = Training(
             task=train_task(

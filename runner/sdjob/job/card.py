@@ -17,6 +17,7 @@ from sdjob.job.licence import Licence
 from sdjob.job.weights import kohya_file_name
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import parse_place
+from sdjob.spec.sources import data_sources
 
 CARD_NAME = "README.md"
 CARD_MARK = "trained with sdjob"  # in every card; publish knows its own cards by it
@@ -101,8 +102,9 @@ def front_matter(job: JobSpec, *, facts: CardFacts, licence: Licence | None) -> 
     content: dict[str, Any] = licence.front_matter() if licence else {}
     if base:
         content |= {"base_model": base, "base_model_relation": "adapter" if is_lora else "finetune"}
-    dataset = hub_id(job.data.source)
-    content |= {"datasets": [dataset]} if dataset else {}
+    places = [source.source for source in data_sources(job.data) if source.role == "train"]
+    datasets = [name for name in map(hub_id, dict.fromkeys(places)) if name]
+    content |= {"datasets": datasets} if datasets else {}
     content |= {"library_name": "diffusers", "pipeline_tag": "text-to-image"}
     tags = (*TAGS, *FAMILY_TAGS[facts.family])
     content |= {"tags": sorted([*tags, "lora"] if is_lora else tags)}

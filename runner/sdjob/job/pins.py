@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sdjob.core.errors import UsageError
+from sdjob.spec.data import DataSpec, SourceSpec
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import HubKind, Place, parse_place
+from sdjob.spec.sources import DataSource
 from sdjob.store.base import ObjectMissingError
 from sdjob.store.patient import PatientStore
 
@@ -46,11 +48,10 @@ def pinned(job: JobSpec, *, stored: Pins, resolve: Callable[[Place], Place]) -> 
         return pins[asked].rpartition("@")[2]
 
     updates: dict[str, Any] = {}
-    model, data = model_place(job), data_place(job)
+    model = model_place(job)
     if model.scheme == "hf":
         updates["model"] = job.model.model_copy(update={"revision": commit_of(model)})
-    if data.scheme == "hf":
-        updates["data"] = job.data.model_copy(update={"revision": commit_of(data)})
+    updates["data"] = job.data.model_copy(update=_pinned_data(job.data, commit_of=commit_of))
     start = init_place(job)
     if start is not None and start.scheme == "hf":
         address = job.train.init_from.partition("@")[0] if job.train.init_from else ""
@@ -62,8 +63,22 @@ def model_place(job: JobSpec) -> Place:
     return _at(job.model.source, kind="models", revision=job.model.revision)
 
 
-def data_place(job: JobSpec) -> Place:
-    return _at(job.data.source, kind="datasets", revision=job.data.revision)
+def data_place(source: DataSource | SourceSpec | DataSpec) -> Place:
+    return _at(source.source, kind="datasets", revision=source.revision)
+
+
+def _pinned_data(data: DataSpec, *, commit_of: Callable[[Place], str]) -> dict[str, Any]:
+    def pinned_part(part: Any) -> Any:
+        if part is None or not part.source or (place := data_place(part)).scheme != "hf":
+            return part
+        return part.model_copy(update={"revision": commit_of(place)})
+
+    return {
+        "revision": pinned_part(data).revision,
+        "sources": tuple(map(pinned_part, data.sources)),
+        "prior": pinned_part(data.prior),
+        "held_out": pinned_part(data.held_out),
+    }
 
 
 def init_place(job: JobSpec) -> Place | None:

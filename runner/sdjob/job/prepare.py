@@ -7,11 +7,13 @@ from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
 from sdjob.core.log import Log
 from sdjob.data.index import Index
+from sdjob.data.roles import roles_of
 from sdjob.job import machine
 from sdjob.job.fetch import Here
 from sdjob.job.pins import pinned, read_pins, write_pins
 from sdjob.job.resume import Facts, Resolution, resolve
-from sdjob.job.stage import StagedModel, stage_index, stage_init_from, stage_model, stage_pictures
+from sdjob.job.stage import StagedModel, stage_init_from, stage_model
+from sdjob.job.stage_data import stage_index, stage_pictures
 from sdjob.job.stop import StopRequest
 from sdjob.spec.hardware import Accelerator, Kind
 from sdjob.spec.job import JobSpec
@@ -28,8 +30,8 @@ class Staged:
     """With a commit wherever the job names a revision on the Hub."""
 
     model: StagedModel
-    pictures: Path | None
-    """None where only the index was read: who trains gathers them."""
+    pictures: tuple[Path, ...] | None
+    """A folder of each source. None where only the index was read: who trains gathers them."""
 
     index: Index
     init_from: Path | None
@@ -71,7 +73,7 @@ def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resoluti
         staged.job,
         accelerator=run.accelerator,
         num_cores=machine.num_cores(),
-        num_pictures=len(staged.index),
+        num_pictures=len(roles_of(staged.index, data=staged.job.data).train),
         index_sha256=staged.index.sha256,
         model_hashes=staged.hashes,
         stored=stored,
@@ -85,7 +87,7 @@ def train_task(
     *,
     start_step: int,
     restore_from: Path | None,
-    pictures: Path,
+    pictures: tuple[Path, ...],
     folder: Path,
     compiled: Path | None,
 ) -> TrainTask:
@@ -95,7 +97,8 @@ def train_task(
     return TrainTask(
         job=resolution.job,
         model=staged.model.folder,
-        pictures=pictures,
+        pictures=pictures[0],
+        more_pictures=pictures[1:],
         index=index_file,
         scratch=folder,
         total_steps=resolution.total_steps,
@@ -108,5 +111,5 @@ def train_task(
     )
 
 
-def pictures_of(run: Run, staged: Staged) -> Path:
+def pictures_of(run: Run, staged: Staged) -> tuple[Path, ...]:
     return stage_pictures(staged.job, index=staged.index, here=here_of(run))

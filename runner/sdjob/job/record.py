@@ -13,7 +13,8 @@ from sdjob.store.patient import PatientStore
 
 RECORD_NAME = "sdjob.json"
 PUBLIC_PARTS = ("model", "data", "train")
-PLACES = (("model", "source"), ("model", "vae"), ("data", "source"), ("data", "prior", "source"), ("train", "init_from"))
+PLACES = (("model", "source"), ("model", "vae"), ("train", "init_from"))
+DATA_PLACES = (("data", "source"), ("data", "prior", "source"), ("data", "held_out", "source"))
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ def public_job(job: JobSpec) -> dict[str, Any]:
     """The job's model, data and train parts; of a place that is not on the Hub only its scheme."""
     resolved: dict[str, Any] = json.loads(resolved_json(job))
     parts: dict[str, Any] = {part: resolved[part] for part in PUBLIC_PARTS}
-    for *way, last in PLACES:
-        holder: dict[str, Any] | None = parts
+    several = tuple(("data", "sources", number, "source") for number in range(len(job.data.sources)))
+    for *way, last in (*PLACES, *DATA_PLACES, *several):
+        holder: Any = parts
         for name in way:
             holder = holder[name] if holder else None
-        if holder and holder[last]:
+        if holder and holder.get(last):
             holder[last] = public_place(holder[last])
     return {"apiVersion": resolved["apiVersion"], **parts}
 

@@ -12,6 +12,7 @@ from sdjob.core.errors import DeniedError, UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.data.index import Index
+from sdjob.data.roles import only_caption, roles_of
 from sdjob.diffusion.family import read_base_model
 from sdjob.job.card import CARD_NAME, CardFacts, SamplePicture, model_card
 from sdjob.job.licence import base_licence
@@ -73,15 +74,15 @@ def build_folder(result: Result, *, job: JobSpec, model: Path, index: Index, sto
     """Weights, samples and the model card, as they will lie under each place."""
     build_published(result.checkpoint, job=job, model_dir=model, out=out)
     samples = tuple(fetch_samples(job, step=result.step, store=store, out=out))
-    captions = {caption for entry in index.entries for caption in entry.captions}
+    roles = roles_of(index, data=job.data)
     facts = CardFacts(
         step=result.step,
         digest=result.digest,
         precision=result.facts["precision"],
-        num_pictures=len(index),
+        num_pictures=roles.num_trained,
         sdjob_version=__version__,
         resume="rounding" if result.facts["inexact"] else "exact",
-        trigger_caption=captions.pop() if len(captions) == 1 else None,
+        trigger_caption=only_caption(index, numbers=roles.train),
         samples=samples,
         family=read_base_model(model).family,
     )

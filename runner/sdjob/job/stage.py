@@ -1,4 +1,4 @@
-"""Brings what a job names to this machine and looks at it: the base model's files, the pictures and their index.
+"""Brings what a job names to this machine and looks at it: the base model's files and the weights to start from.
 
 A folder on this machine is used where it stands; what lies in a bucket or on the Hub is fetched to scratch.
 """
@@ -8,22 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sdjob.core.errors import DataError, MissingError, UsageError
-from sdjob.core.retry import Backoff
-from sdjob.data.gather import Pictures, gather
-from sdjob.data.index import Index, check_bad_share, scan
+from sdjob.core.errors import MissingError, UsageError
 from sdjob.diffusion.family import FAMILY_FILES, read_config
 from sdjob.diffusion.tensor_file import refuse_torn
 from sdjob.job.fetch import Fetched, Here, fetch, file_sha256
 from sdjob.job.model_files import FROM_ONE_FILE, SAFE, Method, fetched_files, training_files, weight_files
-from sdjob.job.pins import data_place, init_place, model_place
+from sdjob.job.pins import init_place, model_place
 from sdjob.job.weights import DIFFUSERS_LORA
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import Place, parse_place
-from sdjob.store.base import ObjectMissingError, ObjectStore
-from sdjob.store.open import open_store
 
-INDEX_KEY = "data/index.jsonl"
 MODEL, INIT = "model.source", "train.init_from"
 
 
@@ -173,73 +167,3 @@ def _lora_file(names: Sequence[str], *, where: str) -> str:
     if not files:
         raise MissingError(f"{where} holds no safetensors file.", where=INIT, next_step="Name a LoRA's file or folder.")
     raise UsageError(f"{where} holds several LoRA files ({', '.join(files)}).", where=INIT, next_step="Name one of them.")
-
-
-# ---- the pictures ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class StagedIndex:
-    index: Index
-    pictures: Path | None
-    """Where they are, if they had to be gathered to make the index; else `stage_pictures` brings them, once they are needed."""
-
-
-def stage_index(job: JobSpec, *, store: ObjectStore, may_write: bool, here: Here) -> StagedIndex:
-    """The run's ordered index: the one that the first attempt wrote, or a scan of every picture."""
-    try:
-        return StagedIndex(_stored_index(store), pictures=None)
-    except ObjectMissingError:
-        pictures = _gathered(job, index=None, here=here)
-        index = _scan(pictures, job=job, here=here)
-    if may_write:
-        store.write(INDEX_KEY, index.to_jsonl())
-    return StagedIndex(index, pictures.folder)
-
-
-def _stored_index(store: ObjectStore) -> Index:
-    data, where = store.read(INDEX_KEY), f"{store.uri}/{INDEX_KEY}"
-    try:
-        return Index.from_jsonl(data)
-    except DataError as error:
-        then = "Delete it: the next attempt makes it anew, and goes on only if the data is what it was."
-        raise DataError(f"the run's index is damaged: {error}", where=where, next_step=then) from error
-
-
-def stage_pictures(job: JobSpec, *, index: Index, here: Here) -> Path:
-    """A folder with every picture of the index, verified."""
-    return _gathered(job, index=index, here=here).folder
-
-
-def _gathered(job: JobSpec, *, index: Index | None, here: Here) -> Pictures:
-    return gather(
-        data_place(job),
-        open_store=open_store,
-        data=job.data,
-        scratch=here.scratch,
-        index=index,
-        check_stop=here.check_stop,
-        log=here.log,
-        backoff=Backoff(clock=here.clock),
-    )
-
-
-def _scan(pictures: Pictures, *, job: JobSpec, here: Here) -> Index:
-    def on_progress(done: int, of: int | None) -> None:
-        here.check_stop()
-        here.log.progress(f"looking at pictures: {done}" + (f"/{of}" if of else ""))
-
-    result = scan(
-        pictures.folder,
-        records=pictures.records,
-        workers=max(1, job.run.workers),
-        max_samples=job.data.max_samples,
-        on_progress=on_progress,
-    )
-    try:
-        check_bad_share(result, max_bad_share=job.data.max_bad_share, log=here.log)
-    except DataError as error:
-        error.where = data_place(job).uri
-        raise
-    here.log.event("scanned", f"{len(result.index)} pictures, {len(result.bad)} left out", pictures=len(result.index))
-    return result.index

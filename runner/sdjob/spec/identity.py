@@ -11,6 +11,8 @@ from sdjob.spec.job import JobSpec
 # one configuration in a bucket has neither. The index has the content, and every picture of it is verified. `split` stays in: a
 # job that asks for another one is another job, which a person should be told before pictures are looked for.
 DATA_PLACES = {"source", "revision", "config"}
+# Absent while nobody uses them, so that the runs of an older version go on.
+LATER_FIELDS = {"sources", "held_out", "caption_prefix", "trigger_word"}
 # Fields of `train` that change the order of additions at most, so that going on is right "to rounding".
 ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache")
 LENGTH_FIELDS = ("steps", "epochs")
@@ -35,9 +37,12 @@ def identity_parts(job: JobSpec, *, model_hashes: Mapping[str, str], index_sha25
 
 def data_part(job: JobSpec) -> dict[str, Any]:
     part = job.data.model_dump(mode="json", exclude=DATA_PLACES)
-    if part["prior"] is not None:
-        del part["prior"]["source"]
-    return part
+    holders: list[dict[str, Any] | None] = [part["prior"], part["held_out"], *part["sources"]]
+    for holder in holders:
+        if holder is not None:
+            for name in DATA_PLACES:
+                del holder[name]
+    return {name: value for name, value in part.items() if name not in LATER_FIELDS or value}
 
 
 def train_part(job: JobSpec) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sdjob.spec.mend import Mended, lies_within, mended
 from sdjob.spec.overrides import apply_override
 from sdjob.spec.problems import FieldPath, Finding, JobFileError, Problem, split_path
 from sdjob.spec.scalars import plain_scalar
+from sdjob.spec.sense.pictures import OF_ONE_SOURCE
 from sdjob.spec.sense.rules import findings_about
 from sdjob.spec.variables import fill_in, find_secrets
 
@@ -91,8 +92,12 @@ def reading_order(problem: Problem) -> tuple[bool, int, str]:
 
 
 def resolved(job: JobSpec) -> dict[str, Any]:
-    """All fields with their defaults, without the LoRA block of a job that trains none."""
-    unused = {"train": {"lora"}} if job.train.method == "full" else None
+    """All fields with their defaults, without the LoRA block of a job that trains none, and without the source of one that has
+    several."""
+    unused = {
+        "train": {"lora"} if job.train.method == "full" else set[str](),
+        "data": set(OF_ONE_SOURCE if job.data.sources else ()),
+    }
     return job.model_dump(mode="json", exclude=cast("Any", unused))
 
 

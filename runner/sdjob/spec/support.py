@@ -21,10 +21,8 @@ def not_yet(field: str, *, what: str, instead: str) -> str:
 def data(job: JobSpec) -> Iterator[str]:
     if job.model.vae is not None:
         yield not_yet("model.vae", what="use another VAE than the model's own", instead="put it into the model's folder as vae/")
-    if job.data.buckets is not None:
-        yield not_yet("data.buckets", what="group pictures by aspect ratio", instead="leave it out and set data.resolution")
-    if job.data.prior is not None:
-        yield not_yet("data.prior", what="train on prior pictures", instead="leave it out")
+    if job.data.held_out is not None:
+        yield not_yet("data.held_out", what="compute a validation loss", instead="leave it out")
 
 
 def training(job: JobSpec) -> Iterator[str]:

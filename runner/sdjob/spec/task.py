@@ -38,8 +38,16 @@ class TrainTask:
     threads: int
     """Arithmetic threads of each process: part of what exact resume needs on a CPU."""
 
+    more_pictures: tuple[Path, ...] = ()
+    """Of the job's further sources, in the order of `spec.sources`."""
+
     compiled: Path | None = None
     """The folder of programs that flax has compiled before, and where it puts new ones."""
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of each source the one that its pictures lie in."""
+        return (self.pictures, *self.more_pictures)
 
 
 @dataclass(frozen=True)
@@ -85,4 +93,5 @@ def read_task(path: Path) -> Task:
         content["prompts"] = tuple(content["prompts"])
         return SampleTask(**content)
     content["job"] = parse_job(content["job"])
+    content["more_pictures"] = tuple(map(Path, content["more_pictures"]))
     return TrainTask(**content)

@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from sdjob.data.index import Index
 from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.data.samples import SampleSource
-from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.diffusion.batch_draws import BatchDraws, with_prior
+from sdjob.diffusion.draws import DrawPlan
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import TrainTask
+from sdjob.train_flax.ahead import compile_ahead
 from sdjob.train_flax.conditioning import Tokenizers
 from sdjob.train_flax.setup import FlaxTrainer
 from sdjob.train_flax.step import StepBatch
@@ -32,12 +34,12 @@ class BatchMaker:
 
     num_micro: int
     tokenizers: Tokenizers
-    draws: DrawPlan
+    draws: BatchDraws
 
     def __call__(self, step: int) -> StepBatch:
         samples = self.samples.batch(step)
         captions = self.tokenizers.arrays([sample.caption for sample in samples])
-        drawn = draw(self.draws, step=step, indices=self.samples.members)
+        drawn = self.draws(step, self.samples.members)
         return StepBatch(
             pictures={"pixels_MBHWC": self._images(np.stack([sample.pixels_CHW for sample in samples]))},
             captions={name.replace("_B", "_MB"): self._split(values) for name, values in captions.items()},
@@ -67,17 +69,30 @@ def rows_of_process(index: int, *, num_processes: int, rows_of_micro: int, globa
 
 @contextmanager
 def build_batches(task: TrainTask, *, trainer: FlaxTrainer) -> Generator[Prefetch[StepBatch]]:
-    train, workers = task.job.train, task.job.run.workers
-    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.pictures, data=task.job.data, seed=train.seed)
+    train, prior, workers = task.job.train, task.job.data.prior, task.job.run.workers
+    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.folders, data=task.job.data, seed=train.seed)
     rows_of_micro = train.device_batch * jax.local_device_count()
     rows = rows_of_process(
         jax.process_index(), num_processes=jax.process_count(), rows_of_micro=rows_of_micro, global_batch=train.global_batch
     )
+    num_micro = len(rows) // rows_of_micro
+    if prior is not None:
+        rows = with_prior(rows, rows_of_micro=rows_of_micro, global_batch=train.global_batch)
     samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
-    tokenizers = Tokenizers.of(task.model)
-    make: Callable[[int], StepBatch] = BatchMaker(samples, len(rows) // rows_of_micro, tokenizers, draw_plan(task, trainer))
+    draws = batch_draws(task, trainer, source=source)
+    make: Callable[[int], StepBatch] = BatchMaker(samples, num_micro, Tokenizers.of(task.model), draws)
     with closing(samples), Prefetch(make, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches:
+        first_steps = source.order(train.global_batch).first_steps(task.start_step)
+        if task.job.data.buckets is not None:
+            compile_ahead(trainer.runner, ((step, make(step)) for step in first_steps.values() if step < task.total_steps))
+            trainer.on_work()
         yield batches
+
+
+def batch_draws(task: TrainTask, trainer: FlaxTrainer, *, source: SampleSource) -> BatchDraws:
+    global_batch, prior = task.job.train.global_batch, task.job.data.prior
+    order = source.order(global_batch)
+    return BatchDraws(draw_plan(task, trainer), lambda step: order.size(step).shape, global_batch, prior and prior.weight)
 
 
 def draw_plan(task: TrainTask, trainer: FlaxTrainer) -> DrawPlan:
@@ -89,4 +104,5 @@ def draw_plan(task: TrainTask, trainer: FlaxTrainer) -> DrawPlan:
         snr_gamma=train.loss.snr_gamma,
         noise_offset=train.loss.noise_offset,
         input_perturbation=train.loss.input_perturbation,
+        pixels_per_latent=task.job.data.resolution.height // trainer.latent_shape[1],
     )

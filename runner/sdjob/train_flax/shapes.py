@@ -72,8 +72,10 @@ def batch_shapes(task: TrainTask, *, models: Models, layout: Layout) -> StepBatc
         )
     channels, *size = models.latents.shape(width=resolution.width, height=resolution.height)
 
+    beside = 1 if task.job.data.prior is None else 2
+
     def shaped(*axes: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((num_micro, rows, *axes), dtype, sharding=layout.rows)
+        return jax.ShapeDtypeStruct((num_micro, beside * rows, *axes), dtype, sharding=layout.rows)
 
     latents, scalars = shaped(*size, channels), shaped()
     return StepBatch(

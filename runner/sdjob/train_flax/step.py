@@ -6,7 +6,7 @@ Axes: M micro-steps, B pictures of one, H x W positions, C channels, E text enco
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -30,6 +30,7 @@ from sdjob.train_flax.models.unet import UNet2DConditionModel
 from sdjob.train_flax.models.vae import AutoencoderKL, Posterior
 from sdjob.train_flax.state import Tensors, TrainState
 
+Shapes = tuple[tuple[int, ...], ...]
 NORM_EPSILON = 1e-6  # clip_grad_norm_ adds it to the norm that it divides by
 
 
@@ -282,15 +283,18 @@ class StepRunner:
 
     put: Callable[[StepBatch], StepBatch] = jax.device_put
     any_host: Callable[[bool], Any] = bool
+    programs: dict[Shapes, Any] = field(default_factory=dict[Shapes, Any])
+    """Compiled ahead of the loop; what is not among them is compiled at its first step."""
 
     def run(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
         rate = self.learning_rate.at(step)
         self.count += 1
-        knobs = self._knobs(rate, step=step, num_micro=len(batch.timesteps_MB))
-        self.state, figures = advance(self.state, self.frozen, self.put(batch), knobs, plan=self.plan)
+        knobs = self.knobs(rate, step=step, num_micro=len(batch.timesteps_MB))
+        program = self.programs.get(shapes_of(batch), partial(advance, plan=self.plan))
+        self.state, figures = program(self.state, self.frozen, self.put(batch), knobs)
         return PendingMetrics(figures, learning_rate=rate, step=step, stop=self.any_host(stop_wanted))
 
-    def _knobs(self, rate: float, *, step: int, num_micro: int) -> Knobs:
+    def knobs(self, rate: float, *, step: int, num_micro: int) -> Knobs:
         beta1, beta2 = self.plan.betas
         seeds = np.zeros(num_micro, np.uint32)
         if self.dropout_seed is not None:
@@ -309,6 +313,10 @@ def ema_decay_at(count: int, *, most: float) -> float:
     """EMAModel.get_decay without its options (https://github.com/huggingface/diffusers/blob/v0.42.0/src/diffusers/training_utils.py)."""
     step = max(0, count - 1)
     return min((1 + step) / (10 + step), most) if step else 0.0
+
+
+def shapes_of(batch: StepBatch) -> Shapes:
+    return tuple(array.shape for array in jax.tree.leaves(batch))
 
 
 def stacked(micros: list[StepBatch]) -> StepBatch:

@@ -10,7 +10,8 @@ import torch
 from sdjob.data.index import Index
 from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.data.samples import Sample, SampleSource
-from sdjob.diffusion.draws import DrawPlan, draw
+from sdjob.diffusion.batch_draws import BatchDraws, with_prior
+from sdjob.diffusion.draws import DrawPlan
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.spec.task import TrainTask
 from sdjob.train_torch.conditioning import Tokenizers
@@ -25,19 +26,18 @@ class BatchMaker:
     samples: SampleBatches
     """Its members are the rank's rows, micro-step after micro-step."""
 
-    device_batch: int
+    rows_of_micro: int
     tokenizers: Tokenizers
-    draws: DrawPlan
+    draws: BatchDraws
     pin: bool
 
     def __call__(self, step: int) -> list[MicroBatch]:
         samples, members = self.samples.batch(step), self.samples.members
-        firsts = range(0, len(members), self.device_batch)
-        return [self._micro_batch(step, samples[i : i + self.device_batch], members[i : i + self.device_batch]) for i in firsts]
+        rows, firsts = self.rows_of_micro, range(0, len(members), self.rows_of_micro)
+        return [self._micro_batch(step, samples[i : i + rows], members[i : i + rows]) for i in firsts]
 
     def _micro_batch(self, step: int, samples: Sequence[Sample], members: Sequence[int]) -> MicroBatch:
-        drawn = draw(self.draws, step=step, indices=members)
-        tensors = {name: torch.from_numpy(values) for name, values in vars(drawn).items()}
+        tensors = {name: torch.from_numpy(values) for name, values in vars(self.draws(step, members)).items()}
         pictures = {"pixels_BCHW": torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))}
         captions = self.tokenizers.tensors([s.caption for s in samples])
         time_ids_B6 = torch.tensor([s.time_ids for s in samples], dtype=torch.float32)
@@ -54,24 +54,33 @@ def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: 
 
 @contextmanager
 def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Generator[Prefetch[list[MicroBatch]]]:
-    train, accelerator = task.job.train, trainer.runner.accelerator
-    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.pictures, data=task.job.data, seed=train.seed)
+    train, prior, accelerator = task.job.train, task.job.data.prior, trainer.runner.accelerator
+    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.folders, data=task.job.data, seed=train.seed)
     rows = rows_of_rank(
         accelerator.process_index,
         num_ranks=accelerator.num_processes,
         device_batch=train.device_batch,
         global_batch=train.global_batch,
     )
+    if prior is not None:
+        rows = with_prior(rows, rows_of_micro=train.device_batch, global_batch=train.global_batch)
     workers = task.job.run.workers
     samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
     # Its own: a tokenizer keeps its last call's padding, so validation must not share it with the prefetch thread.
-    tokenizers = Tokenizers.of(task.model)
-    maker = BatchMaker(samples, train.device_batch, tokenizers, draw_plan(task, trainer), pin=task.device == "cuda")
+    rows_of_micro = train.device_batch * (1 if prior is None else 2)
+    draws = batch_draws(task, trainer, source=source)
+    maker = BatchMaker(samples, rows_of_micro, Tokenizers.of(task.model), draws, pin=task.device == "cuda")
     with (
         closing(samples),
         Prefetch(maker, start=task.start_step, stop=task.total_steps, depth=2 if workers else 0) as batches,
     ):
         yield batches
+
+
+def batch_draws(task: TrainTask, trainer: TorchTrainer, *, source: SampleSource) -> BatchDraws:
+    global_batch, prior = task.job.train.global_batch, task.job.data.prior
+    order = source.order(global_batch)
+    return BatchDraws(draw_plan(task, trainer), lambda step: order.size(step).shape, global_batch, prior and prior.weight)
 
 
 def draw_plan(task: TrainTask, trainer: TorchTrainer) -> DrawPlan:
@@ -83,4 +92,5 @@ def draw_plan(task: TrainTask, trainer: TorchTrainer) -> DrawPlan:
         snr_gamma=train.loss.snr_gamma,
         noise_offset=train.loss.noise_offset,
         input_perturbation=train.loss.input_perturbation,
+        pixels_per_latent=task.job.data.resolution.height // trainer.latent_shape[1],
     )

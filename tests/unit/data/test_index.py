@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,20 @@ class TestLines:
         )
         assert one.sha256 == hashlib.sha256(one.to_jsonl()).hexdigest()
 
+    def test_pictures_of_several_sources(self):
+        """They have another version: an older sdjob must not take them for one source's."""
+        own = Entry("a.png", "0" * 64, 3, 2, ("a",))
+        several = Index((own, replace(own, source=1)))
+        assert several.to_jsonl().decode() == (
+            '{"pictures":2,"sdjob_index":2}\n'
+            f'{{"captions":["a"],"height":2,"id":"a.png","sha256":"{"0" * 64}","source":0,"width":3}}\n'
+            f'{{"captions":["a"],"height":2,"id":"a.png","sha256":"{"0" * 64}","source":1,"width":3}}\n'
+        )
+        assert Index.from_jsonl(several.to_jsonl()) == several
+        assert several.sources.tolist() == [0, 1]
+        with pytest.raises(DataError, match="stands twice"):
+            Index.from_jsonl(several.to_jsonl().replace(b'"source":1', b'"source":0'))
+
     @pytest.mark.parametrize("field", ["id", "sha256", "width", "height", "captions"])
     @pytest.mark.parametrize("value", [None, "", True, 1.5, -1, 0, [], ["a", ""], "x" * 64, {}])
     def test_wrong_values_are_named(self, field: str, value: object):
@@ -218,7 +233,8 @@ class TestLines:
             (lambda data: data[:-1], "ends in the middle"),
             (lambda data: data[: len(data) // 2], "ends in the middle|not UTF-8"),
             (lambda data: b"".join(data.splitlines(keepends=True)[:-1]), "promises 3 pictures, 2 follow"),
-            (lambda data: data.replace(b'"sdjob_index":1', b'"sdjob_index":2'), "version 2 is not 1"),
+            (lambda data: data.replace(b'"sdjob_index":1', b'"sdjob_index":3'), "version 3 is not 1 or 2"),
+            (lambda data: data.replace(b'"sdjob_index":1', b'"sdjob_index":2'), r"line 2: has the fields \['captions'"),
             (lambda data: b"".join(data.splitlines(keepends=True)[1:]), "version None is not 1"),
             (lambda data: b"[]\n", "line 1: is not an object"),
             (lambda data: data + b"{\n", "line 5: is not JSON"),

@@ -120,7 +120,7 @@ class TestSampleBatches:
         records = list_records(tmp_path, image_column="image", caption_column="text")
         data = DataSpec(source="x", crop="random", flip=True, caption_dropout=0.2)
         data = data.model_copy(update={"resolution": data.resolution.model_copy(update={"width": 64, "height": 64})})
-        return SampleSource(index=scan(tmp_path, records=records, workers=0).index, folder=tmp_path, data=data, seed=3)
+        return SampleSource(index=scan(tmp_path, records=records, workers=0).index, folders=(tmp_path,), data=data, seed=3)
 
     def drawn(self, source: SampleSource, *, workers: int, depth: int, members: range = range(4)) -> list[tuple]:
         batches = SampleBatches(source, global_batch=4, members=members, workers=workers)
@@ -143,7 +143,7 @@ class TestSampleBatches:
     @pytest.mark.parametrize("workers", [0, 2])
     def test_a_changed_picture_is_named_at_its_step(self, source: SampleSource, workers: int):
         batches = SampleBatches(source, global_batch=3, members=range(3), workers=workers)
-        (source.folder / batches.batch(1)[2].id).write_bytes(b"changed")
+        (source.folders[0] / batches.batch(1)[2].id).write_bytes(b"changed")
         with Prefetch(batches.batch, start=0, stop=3, depth=2) as steps:
             assert len(next(steps)) == 3
             with pytest.raises(DataError, match="has changed"):

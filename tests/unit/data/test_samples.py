@@ -11,6 +11,7 @@ from PIL import Image
 from fakes.pictures import write_picture_folder
 from sdjob.core.errors import DataError, DeniedError, SdjobError, StorageError
 from sdjob.core.retry import Backoff
+from sdjob.data.buckets import TargetSize
 from sdjob.data.crops import cropped
 from sdjob.data.entries import Entry
 from sdjob.data.images import decode, pixels_CHW
@@ -18,6 +19,7 @@ from sdjob.data.index import Index, scan
 from sdjob.data.order import picture_at
 from sdjob.data.records import list_records
 from sdjob.data.samples import Sample, SampleSource
+from sdjob.data.targets import target_size
 from sdjob.spec.data import DataSpec
 
 AT_ONCE = Backoff(attempts=2, base_s=0.0)
@@ -30,7 +32,7 @@ def spec(**fields: object) -> DataSpec:
 def source_of(folder: Path, *, seed: int = 5, **fields: object) -> SampleSource:
     records = list_records(folder, image_column="image", caption_column="text")
     index = scan(folder, records=records, workers=0).index
-    return SampleSource(index=index, folder=folder, data=spec(**fields), seed=seed, backoff=AT_ONCE)
+    return SampleSource(index=index, folders=(folder,), data=spec(**fields), seed=seed, backoff=AT_ONCE)
 
 
 @pytest.fixture
@@ -122,6 +124,19 @@ class TestDraws:
         captions = [sample.caption for sample in drawn(source_of(tmp_path), steps=30, global_batch=1)]
         assert set(captions) == {"one", "two", "three"}
 
+    def test_with_buckets_a_batch_has_one_size_and_each_picture_its_own(self, folder: Path):
+        source = source_of(folder, resolution=96, buckets={"step": 32, "min": 64, "max": 128})
+        seen: dict[str, set] = {}
+        for step in range(40):
+            samples = [source.sample(step, place, global_batch=4) for place in range(4)]
+            assert len({sample.pixels_CHW.shape for sample in samples}) == 1
+            for sample in samples:
+                _, height, width = sample.pixels_CHW.shape
+                seen.setdefault(sample.id, set()).add(TargetSize(width, height))
+                assert (sample.crop.width, sample.crop.height) == (width, height)
+        for entry in source.index.entries:
+            assert seen[entry.id] == {target_size(entry, data=source.data)}
+
     def test_the_seed_matters(self, folder: Path):
         one, other = (list(drawn(source_of(folder, seed=seed), steps=5)) for seed in (1, 2))
         assert [sample.id for sample in one] != [sample.id for sample in other]
@@ -136,7 +151,7 @@ class TestLaterTrouble:
         return source_of(tmp_path)
 
     def path(self, source: SampleSource) -> Path:
-        return source.folder / source.index.entries[0].id
+        return source.folders[0] / source.index.entries[0].id
 
     def test_changed_content(self, source: SampleSource):
         Image.new("RGB", (64, 64), "red").save(self.path(source))
@@ -178,7 +193,9 @@ class TestLaterTrouble:
             height=64,
             captions=("a",),
         )
-        source = SampleSource(index=Index(entries=(scanned_by_another,)), folder=tmp_path, data=spec(), seed=0, backoff=AT_ONCE)
+        source = SampleSource(
+            index=Index(entries=(scanned_by_another,)), folders=(tmp_path,), data=spec(), seed=0, backoff=AT_ONCE
+        )
         with pytest.raises(DataError, match=r"a\.png: could be decoded when it was scanned"):
             source.sample(0, 0, global_batch=1)
 

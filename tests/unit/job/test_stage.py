@@ -11,15 +11,12 @@ from safetensors.numpy import save_file
 
 from fakes.checkpoints import make_job
 from fakes.clock import FakeClock
-from fakes.data_sets import as_parquet, drawn_pairs, write_objects
 from fakes.folders import EMPTY_WEIGHTS
-from fakes.memory_store import MemoryStore
-from fakes.pictures import write_picture_folder
 from fakes.tiny_models import write_tiny_model
-from sdjob.core.errors import DataError, MissingError, StoppedError, UsageError
+from sdjob.core.errors import MissingError, StoppedError, UsageError
 from sdjob.core.log import Log
 from sdjob.job.fetch import Here, file_sha256
-from sdjob.job.stage import INDEX_KEY, StagedIndex, stage_index, stage_init_from, stage_model, stage_pictures
+from sdjob.job.stage import stage_init_from, stage_model
 
 
 @pytest.fixture(scope="module")
@@ -189,59 +186,3 @@ class TestInitFrom:
         with pytest.raises(MissingError, match=r"it holds diffusion_pytorch_model\.bin") as caught:
             self.staged(model, "full")
         assert caught.value.where == "train.init_from"
-
-
-class TestIndex:
-    @pytest.fixture
-    def pictures(self, tmp_path):
-        write_picture_folder(tmp_path / "pictures", count=6)
-        return tmp_path / "pictures"
-
-    def job(self, source, **data):
-        return make_job(data={"source": str(source), **data}, run={"workers": 0})
-
-    def staged(self, pictures, *, store, may_write=True, stop=lambda: None, **data):
-        machine = here(pictures.parent / "scratch", check_stop=stop)
-        return stage_index(self.job(pictures, **data), store=store, may_write=may_write, here=machine)
-
-    def test_the_first_attempt_scans_and_later_ones_read_what_it_wrote(self, pictures):
-        store = MemoryStore()
-        first = self.staged(pictures, store=store)
-        assert len(first.index) == 6
-        assert first.pictures == pictures
-        (pictures / "picture-0003.jpg").unlink()
-        assert self.staged(pictures, store=store) == StagedIndex(first.index, None)
-
-    def test_a_look_writes_nothing(self, pictures):
-        store = MemoryStore()
-        assert len(self.staged(pictures, store=store, may_write=False).index) == 6
-        assert INDEX_KEY not in store.objects
-
-    def test_max_samples(self, pictures):
-        assert len(self.staged(pictures, store=MemoryStore(), max_samples=2).index) == 2
-
-    def test_too_many_bad_pictures(self, pictures):
-        (pictures / "picture-0003.jpg").write_bytes(b"torn")
-        store = MemoryStore()
-        with pytest.raises(DataError):
-            self.staged(pictures, store=store)
-        assert store.objects == {}
-
-    def test_a_stop_is_heard_between_pictures(self, pictures):
-        def stop():
-            raise StoppedError("asked")
-
-        with pytest.raises(StoppedError):
-            self.staged(pictures, store=MemoryStore(), stop=stop)
-
-    def test_rows_are_scanned_from_scratch_and_brought_back_there(self, tmp_path):
-        pairs = drawn_pairs(5)
-        write_objects(tmp_path / "data", as_parquet(pairs))
-        store = MemoryStore()
-        first = self.staged(tmp_path / "data", store=store)
-        assert first.pictures is not None
-        assert first.pictures.is_relative_to(tmp_path / "scratch")
-        later = self.staged(tmp_path / "data", store=store)
-        assert later == StagedIndex(first.index, None)
-        folder = stage_pictures(self.job(tmp_path / "data"), index=later.index, here=here(tmp_path / "other"))
-        assert [(folder / entry.id).read_bytes() for entry in later.index.entries] == [pair.picture for pair in pairs]

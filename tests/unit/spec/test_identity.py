@@ -61,6 +61,39 @@ def test_what_may_not_change(override: str):
     assert hash_of(job(override)) != hash_of(job())
 
 
+SEVERAL = "data={sources: [{source: a, repeats: 3}, {source: b}], prior: {source: c, caption: c}, held_out: {source: d}}"
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["data.sources.0.source=hf://a/b", "data.sources.1.config=x", "data.prior.source=z", "data.held_out.source=s3://bucket/y"],
+)
+def test_each_of_several_places_may_move(override: str):
+    assert hash_of(job(SEVERAL, override)) == hash_of(job(SEVERAL))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "data.sources.0.repeats=2",
+        "data.sources.1.caption_prefix=a",
+        "data.sources.1.trigger_word=a",
+        "data.sources.1.split=a",
+        "data.prior.caption=z",
+        "data.prior.weight=0.5",
+        "data.held_out={share: 0.5}",
+    ],
+)
+def test_what_is_said_of_each_counts(override: str):
+    assert hash_of(job(SEVERAL, override)) != hash_of(job(SEVERAL))
+
+
+def test_what_nobody_uses_is_not_in_it():
+    """The runs of the version before had no such fields, and go on."""
+    data = identity_parts(job(), model_hashes=HASHES, index_sha256="1")["data"]
+    assert data.keys().isdisjoint({"sources", "held_out", "caption_prefix", "trigger_word"})
+
+
 def test_files_and_pictures_count():
     assert hash_of(job(), index="2") != hash_of(job())
     assert hash_of(job(), hashes={"unet/other.safetensors": "ab"}) != hash_of(job())

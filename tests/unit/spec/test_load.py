@@ -20,11 +20,14 @@ def test_defaults_are_the_contracts():
     assert resolved["model"] == {"source": "models/base", "revision": None, "variant": None, "vae": None}
     assert resolved["data"] == {
         "source": "pictures",
+        "sources": [],
         "revision": None,
         "config": None,
         "split": "train",
         "image_column": "image",
         "caption_column": "text",
+        "caption_prefix": "",
+        "trigger_word": None,
         "caption_dropout": 0.0,
         "max_samples": None,
         "max_bad_share": 0.01,
@@ -33,6 +36,7 @@ def test_defaults_are_the_contracts():
         "crop": "center",
         "flip": False,
         "prior": None,
+        "held_out": None,
     }
     assert resolved["train"] == {
         "backend": "torch",

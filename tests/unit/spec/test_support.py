@@ -9,6 +9,8 @@ from unit.spec.jobs import job
     [
         [],
         ["train.method=full", "train.ema={}"],
+        ["data.buckets={}", "data.prior={source: dogs, caption: a dog}"],
+        ["data={sources: [{source: a, repeats: 3}, {source: b, trigger_word: sks}]}"],
         ["train.cache=never", "train.attention=sdpa", "data.caption_dropout=0.1", "model.variant=fp16"],
         [
             "model.source=hf://a/b",
@@ -47,8 +49,7 @@ def test_what_works(overrides: list[str]):
     ("field", "overrides"),
     [
         ("model.vae", ["model.vae=/vae"]),
-        ("data.buckets", ["data.buckets={}"]),
-        ("data.prior", ["data.prior={source: dogs, caption: a dog}"]),
+        ("data.held_out", ["data.held_out.share=0.1"]),
         ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
         ("train.cache", ["train.cache=always"]),
         ("run.slices", ["train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"]),

@@ -12,7 +12,7 @@ from sdjob.data.index import scan
 from sdjob.data.prefetch import SampleBatches
 from sdjob.data.records import list_records
 from sdjob.data.samples import SampleSource
-from sdjob.train_torch.batches import BatchMaker, build_batches, draw_plan, rows_of_rank
+from sdjob.train_torch.batches import BatchMaker, batch_draws, build_batches, rows_of_rank
 from sdjob.train_torch.conditioning import token_ids
 from sdjob.train_torch.step import MicroBatch
 
@@ -97,9 +97,9 @@ class TestBatches:
         index = scan(
             task.pictures, records=list_records(task.pictures, image_column="image", caption_column="text"), workers=0
         ).index
-        source = SampleSource(index, task.pictures, data=task.job.data, seed=task.job.train.seed)
+        source = SampleSource(index, task.folders, data=task.job.data, seed=task.job.train.seed)
         samples = SampleBatches(source, global_batch=4, members=list(rows), workers=0)
-        return BatchMaker(samples, device_batch, trainer.tokenizers, draw_plan(task, trainer), pin=False)
+        return BatchMaker(samples, device_batch, trainer.tokenizers, batch_draws(task, trainer, source=source), pin=False)
 
     def test_threads_change_nothing(self, sd1, pictures, tmp_path):
         task = self.task(sd1, pictures, tmp_path)

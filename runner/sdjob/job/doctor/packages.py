@@ -58,7 +58,7 @@ def extras(job: JobSpec | None) -> Iterator[Finding]:
 def needed_extras(job: JobSpec) -> tuple[str, ...]:
     places = {field: parse_place(text, base=Path.cwd()) for field, text in named_places(job).items()}
     needed = {job.train.backend, *(SCHEME_EXTRAS[place.scheme] for place in places.values() if place.scheme != "file")}
-    needed |= {"data"} if places["data.source"].scheme == "hf" else set()
+    needed |= {"data"} if any(place.scheme == "hf" for field, place in places.items() if field.startswith("data.")) else set()
     needed |= {"track"} if job.track else set()
     return tuple(extra for extra in EXTRAS if extra in needed)
 

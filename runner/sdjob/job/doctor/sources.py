@@ -15,6 +15,7 @@ from sdjob.job.model_files import SAFE, fetched_files
 from sdjob.job.pins import data_place, init_place, model_place
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import Place, Scheme, parse_place
+from sdjob.spec.sources import data_sources
 from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
 from sdjob.store.patient import PatientStore
 
@@ -54,8 +55,7 @@ def source_checks(job: JobSpec, *, asker: Asker) -> Iterator[Check]:
     places = {
         "model.source": model_place(job),
         "model.vae": parse_place(job.model.vae, base=here).on_hub("models") if job.model.vae else None,
-        "data.source": data_place(job),
-        "data.prior": parse_place(job.data.prior.source, base=here).on_hub("datasets") if job.data.prior else None,
+        **{f"{source.field}.source": data_place(source) for source in data_sources(job.data)},
         INIT: init_place(job),
     }
     for name, place in places.items():

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 
 from sdjob.core.errors import UsageError
 from sdjob.spec.complete import ANYWHERE
-from sdjob.spec.job import JobSpec
+from sdjob.spec.data import DataSpec, HeldOutSpec, PriorSpec, SourceSpec
+from sdjob.spec.job import JobSpec, ModelSpec
 from sdjob.spec.places import HubKind, Place, parse_place
 from sdjob.spec.problems import Finding, at, dotted
+from sdjob.spec.sources import data_sources
 
 
 def named_places(job: JobSpec) -> dict[str, str]:
@@ -14,8 +16,7 @@ def named_places(job: JobSpec) -> dict[str, str]:
     named = {
         "model.source": job.model.source,
         "model.vae": job.model.vae,
-        "data.source": job.data.source,
-        "data.prior.source": job.data.prior.source if job.data.prior else None,
+        **{f"{source.field}.source": source.source for source in data_sources(job.data) if source.source},
         "train.init_from": job.train.init_from,
         "checkpoint.to": job.checkpoint.to if "to" in job.checkpoint.model_fields_set else f"runs/{job.name}",
         **{f"publish.{number}.to": target.to for number, target in enumerate(job.publish)},
@@ -50,7 +51,7 @@ def are_places(job: JobSpec) -> Iterator[Finding]:
 
 def revisions(job: JobSpec) -> Iterator[Finding]:
     known = known_places(job)
-    for name, part in {"model": job.model, "data": job.data}.items():
+    for name, part in revised(job).items():
         place, path = known.get(f"{name}.source"), at(f"{name}.revision")
         if place is None or part.revision is None or "revision" not in part.model_fields_set:
             continue
@@ -59,6 +60,13 @@ def revisions(job: JobSpec) -> Iterator[Finding]:
             yield Finding(path, what, "take one of them out", reads=(at(f"{name}.source"),))
         elif place.scheme != "hf":
             yield Finding(path, "only hf:// sources have revisions", "take it out", reads=(at(f"{name}.source"),))
+
+
+def revised(job: JobSpec) -> dict[str, ModelSpec | DataSpec | SourceSpec | PriorSpec | HeldOutSpec]:
+    """The parts that name a source and its revision, by their fields."""
+    several = {f"data.sources.{number}": source for number, source in enumerate(job.data.sources)}
+    others = {"data.prior": job.data.prior, "data.held_out": job.data.held_out}
+    return {"model": job.model, "data": job.data, **several, **{name: part for name, part in others.items() if part}}
 
 
 def hub_kinds(job: JobSpec) -> Iterator[Finding]:
