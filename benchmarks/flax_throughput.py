@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from sdjob.job.launch import PORTABLE_ARITHMETIC, PORTABLE_XLA, QUIET
+from sdjob.job.launch import ARITHMETIC, PORTABLE_XLA, QUIET
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--rounds", type=int, default=15)
@@ -31,7 +31,7 @@ ARGS = parser.parse_args()
 # Read when the libraries are imported: threads and instructions, as `sdjob run` sets them.
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: ARGS.threads])
 os.environ |= {name: str(ARGS.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PJRT_NPROC")}
-os.environ |= QUIET | PORTABLE_ARITHMETIC | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": PORTABLE_XLA}
+os.environ |= QUIET | ARITHMETIC["avx2"] | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": PORTABLE_XLA}
 
 import jax  # noqa: E402
 import numpy as np  # noqa: E402

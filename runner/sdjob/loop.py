@@ -38,8 +38,13 @@ class StepMetrics:
 
 
 class StepResult(Protocol):
+    @property
+    def is_here(self) -> bool:
+        """Reading waits for nothing: on a CPU a step is over when it returns."""
+        ...
+
     def read(self) -> StepMetrics:
-        """Waits for the device. The loop asks one step late, so that the device never waits for the host."""
+        """Waits for the device. The loop then asks one step late, so that the device never waits for the host."""
         ...
 
 
@@ -228,6 +233,8 @@ class Loop(Generic[Batch]):
                     return self._end(done)
                 # Read early by the ranks that pause; all obey it after the next step, like those that read it then.
                 stop, unread = metrics.stop, None
+            elif result.is_here:
+                stop, unread = self._report(unread).stop, None
             waited_from_s = self.clock.monotonic_s()
         if unread:
             self._report(unread)

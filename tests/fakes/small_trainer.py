@@ -42,6 +42,7 @@ class Copied:
 @dataclass(frozen=True)
 class Known:
     metrics: StepMetrics
+    is_here = False
 
     def read(self) -> StepMetrics:
         return self.metrics

@@ -18,6 +18,7 @@ from sdjob.loop import Link, Loop, LoopPlan, StepMetrics
 @dataclass
 class Result:
     metrics: StepMetrics
+    is_here: bool = False
 
     def read(self) -> StepMetrics:
         return self.metrics
@@ -44,6 +45,7 @@ class SumTrainer:
     seconds_a_step: float = 0.0
     overflow_at: int | None = None
     memory_mib: int | None = None
+    is_here: bool = False
     clock: FakeClock = field(default_factory=FakeClock)
 
     def step(self, batch: int, *, step: int, stop_wanted: bool) -> Result:
@@ -54,7 +56,7 @@ class SumTrainer:
         stop = stop_wanted or step == self.peer_stops_at
         overflows = int(step == self.overflow_at)
         told = {"overflows": overflows, "device_memory_mib": self.memory_mib}
-        return Result(StepMetrics(loss=float(step), grad_norm=1.0, learning_rate=0.1, stop=stop, **told))
+        return Result(StepMetrics(loss=float(step), grad_norm=1.0, learning_rate=0.1, stop=stop, **told), self.is_here)
 
     def snapshot(self, *, step: int, metrics: StepMetrics) -> State:
         assert metrics.loss == step - 1, "the snapshot's own step's metrics"
@@ -230,6 +232,23 @@ def test_a_peers_stop_ends_all_ranks_after_the_same_step(tmp_path, parent):
     assert steps_of(mains, "snapshot") == [6]
     assert trainer.total == sum(range(6))
     assert [m["event"] for m in others.messages] == ["end"], "only rank 0 saves and reports"
+
+
+@pytest.mark.parametrize("is_here", [False, True])
+def test_what_is_here_is_told_at_once_and_else_while_the_next_step_runs(tmp_path, parent, is_here):
+    p, trainer = parent(), SumTrainer(is_here=is_here, seconds_a_step=1.0)
+    run(trainer, p, tmp_path, total=4, every=100)
+    wait_for_end(p)
+    first = p.hear("metrics")[0]["time_s"]
+    assert [m["time_s"] - first for m in p.hear("metrics")] == ([0, 1, 2, 3] if is_here else [0, 1, 2, 2])
+    assert trainer.clock.unix_s() - first == (3 if is_here else 2)
+
+
+def test_ranks_that_read_early_and_late_stop_after_the_same_step(tmp_path, parent):
+    early, late = (SumTrainer(peer_stops_at=4, is_here=is_here) for is_here in (True, False))
+    for number, trainer in enumerate((early, late)):
+        assert run(trainer, parent(), tmp_path / str(number), every=100, ranks=2, main=number == 0) == "stopped"
+    assert early.total == late.total == sum(range(6))
 
 
 @pytest.mark.parametrize("every", [5, 6, 100])

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from sdjob.core.cpu import Isa
 from sdjob.job.nodes.node import LOOPBACK
 from sdjob.spec.task import Device, TrainTask
 from sdjob.spec.train import Backend
@@ -18,8 +19,11 @@ QUIET = {
     "DIFFUSERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
 }
-# The widest instructions that every x86 server of the last ten years has: with them the next machine adds up alike.
-PORTABLE_ARITHMETIC = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
+# What a run's first attempt had is held by all later ones: so the next machine adds up alike, though its CPU may know more.
+ARITHMETIC: dict[Isa, dict[str, str]] = {
+    "avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"},
+    "avx512": {"ATEN_CPU_CAPABILITY": "avx512", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE", "MKL_CBWR": "AVX512"},
+}
 PORTABLE_XLA = "--xla_cpu_max_isa=AVX2"
 # Virtual devices share the cores, and one of them may draw pictures while the others wait: XLA would end the process after 40 s.
 PATIENT_XLA = (
@@ -63,6 +67,9 @@ class GangShape:
     interface: str | None = "lo"
     """Towards the other processes; None: gloo finds one."""
 
+    isa: Isa = "avx2"
+    """What arithmetic on a CPU is held to where it must be deterministic."""
+
     @property
     def num_ranks(self) -> int:
         return self.nodes * self.num_processes
@@ -78,6 +85,7 @@ class GangShape:
             threads=task.threads,
             deterministic=bool(task.job.train.deterministic),
             port=0,
+            isa=task.isa,
         )
 
 
@@ -105,7 +113,7 @@ def _of_torch(shape: GangShape) -> dict[str, str]:
     if shape.device == "cuda":
         # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
         return threads | ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if shape.deterministic else {})
-    return threads | {"ACCELERATE_USE_CPU": "true"} | (PORTABLE_ARITHMETIC if shape.deterministic else {})
+    return threads | {"ACCELERATE_USE_CPU": "true"} | (ARITHMETIC[shape.isa] if shape.deterministic else {})
 
 
 def _rank(shape: GangShape, local_rank: int, environment: Mapping[str, str]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
+from sdjob.core.cpu import widest_isa
 from sdjob.core.log import Log
 from sdjob.data.index import Index
 from sdjob.data.roles import roles_of
@@ -77,6 +78,7 @@ def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resoluti
         index_sha256=staged.index.sha256,
         model_hashes=staged.hashes,
         stored=stored,
+        widest_isa=widest_isa(),
     )
 
 
@@ -107,6 +109,7 @@ def train_task(
         init_from=staged.init_from,
         device=DEVICES[run.accelerator.kind],
         threads=resolution.threads,
+        isa=resolution.isa,
         compiled=compiled,
     )
 

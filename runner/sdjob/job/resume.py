@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sdjob.core.cpu import Isa
 from sdjob.core.errors import UsageError
 from sdjob.data.order import total_steps
 from sdjob.spec.hardware import Accelerator, resolve_deterministic, resolve_precision
@@ -21,6 +22,7 @@ class Resolution:
     total_steps: int
     threads: int
     identity: dict[str, Any]
+    isa: Isa = "avx2"
 
     @property
     def identity_hash(self) -> str:
@@ -36,8 +38,9 @@ def resolve(
     index_sha256: str,
     model_hashes: Mapping[str, str],
     stored: Facts | None,
+    widest_isa: Isa = "avx2",
 ) -> Resolution:
-    """`stored`: the facts of the commit that the attempt goes on from; None at a fresh start."""
+    """`stored`: the facts of the commit that the attempt goes on from; None at a fresh start. `widest_isa`: of this CPU."""
     train = job.train
     precision = resolve_precision(train.precision, accelerator=accelerator)
     if stored is not None and train.precision == "auto":
@@ -55,7 +58,15 @@ def resolve(
         total_steps=steps,
         threads=stored["fingerprint"]["threads"] if stored else max(1, num_cores // num_processes(job, accelerator=accelerator)),
         identity=identity_parts(job, model_hashes=model_hashes, index_sha256=index_sha256),
+        isa=isa_of(stored, widest=widest_isa, nodes=job.run.nodes),
     )
+
+
+def isa_of(stored: Facts | None, *, widest: Isa, nodes: int) -> Isa:
+    """The first attempt's, where this CPU has it. Of a gang each machine's CPU may be another: it takes what all have."""
+    if nodes > 1 or (stored is not None and str(stored["fingerprint"].get("isa")).lower() == "avx2"):
+        return "avx2"
+    return widest
 
 
 def num_processes(job: JobSpec, *, accelerator: Accelerator) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from sdjob.core.cpu import Isa
 from sdjob.spec.job import JobSpec
 from sdjob.spec.load import parse_job
 
@@ -43,6 +44,9 @@ class TrainTask:
 
     compiled: Path | None = None
     """The folder of programs that flax has compiled before, and where it puts new ones."""
+
+    isa: Isa = "avx2"
+    """The instructions that torch's arithmetic on a CPU is held to: part of what exact resume needs there."""
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -255,6 +255,10 @@ class PendingMetrics:
     stop: Any
     """Whether a process was asked to stop; of several it is on the devices too."""
 
+    @property
+    def is_here(self) -> bool:
+        return self.figures.is_ready()
+
     def read(self) -> StepMetrics:
         loss, norm = (float(figure) for figure in np.asarray(self.figures))
         if not all(map(math.isfinite, (loss, norm))):

@@ -7,7 +7,7 @@ lays out anew after its first backward, so that a resumed run would add up in an
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -115,9 +115,25 @@ def buckets(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield bucket
 
 
+class Arrival(Protocol):
+    """torch.cuda.Event, as far as it is used."""
+
+    def synchronize(self) -> None: ...
+
+
+def sent_to_host(figures: Tensor) -> dict[str, Any]:
+    """What PendingMetrics takes. Read from the device itself, figures would be waited for behind the steps that came after."""
+    if not figures.is_cuda:
+        return {"figures": figures}
+    arrival = torch.cuda.Event()
+    on_host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True).copy_(figures, non_blocking=True)
+    arrival.record()
+    return {"figures": on_host, "arrival": arrival, "device": figures.device}
+
+
 @dataclass
 class PendingMetrics:
-    """A step's figures, still on the device."""
+    """A step's figures, on the host or on their way to it."""
 
     figures: Tensor
     """(loss, number of ranks asked to stop, gradient norm), float64."""
@@ -127,7 +143,18 @@ class PendingMetrics:
     overflows: int
     """fp16 steps in a row, this one included, whose gradients overflowed."""
 
+    arrival: "Arrival | None" = None
+    """None: they are here."""
+
+    device: torch.device | None = None
+
+    @property
+    def is_here(self) -> bool:
+        return self.arrival is None
+
     def read(self) -> StepMetrics:
+        if self.arrival is not None:
+            self.arrival.synchronize()
         loss, stops, norm = self.figures.tolist()
         if self.overflows:
             norm = 0.0  # of what was applied: the update was skipped, the state is sound and may be committed
@@ -137,7 +164,7 @@ class PendingMetrics:
             learning_rate=self.learning_rate,
             stop=stops > 0,
             overflows=self.overflows,
-            device_memory_mib=torch.cuda.max_memory_allocated(self.figures.device) // 2**20 if self.figures.is_cuda else None,
+            device_memory_mib=torch.cuda.max_memory_allocated(self.device) // 2**20 if self.device is not None else None,
         )
         if not self.overflows and not all(map(math.isfinite, (loss, norm))):
             raise UnsoundError(
@@ -170,7 +197,7 @@ class StepRunner:
         norm = self._clip()
         self._update()
         figures = torch.cat([figures, norm.to(figures)[None]])
-        return PendingMetrics(figures, learning_rate=rate, step=step, overflows=self.overflows)
+        return PendingMetrics(**sent_to_host(figures), learning_rate=rate, step=step, overflows=self.overflows)
 
     def _backward(self, micro_batches: Sequence[MicroBatch], *, step: int) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)
@@ -186,7 +213,8 @@ class StepRunner:
 
     def _reduce(self, loss: Tensor, *, stop_wanted: bool) -> Tensor:
         """Means gradients over the ranks, in place; returns (mean loss, number of ranks asked to stop)."""
-        figures = torch.stack([loss.double(), torch.tensor(float(stop_wanted), dtype=torch.float64, device=loss.device)])
+        # Filled on the device: a tensor made of the host's number would be copied there, and wait for what is queued.
+        figures = torch.stack([loss.double(), torch.full((), float(stop_wanted), dtype=torch.float64, device=loss.device)])
         ranks = self.accelerator.num_processes
         if ranks == 1:
             return figures
@@ -198,7 +226,8 @@ class StepRunner:
                 for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
                     gradient.copy_(part.view_as(gradient))
             torch.distributed.all_reduce(figures)
-        return figures / torch.tensor([ranks, 1.0], dtype=torch.float64, device=figures.device)
+        figures[0] /= ranks
+        return figures
 
     def _clip(self) -> Tensor:
         if self.state.scaler:

@@ -37,10 +37,12 @@ def test_a_gang_meets_on_this_machine(device):
         assert ("GLOO_SOCKET_IFNAME" in environment) == (device == "cpu")
 
 
-def test_arithmetic_on_a_cpu_is_that_of_every_server_where_it_must_be_exact():
-    exact, fast = commands()[0].environment, commands(deterministic=False)[0].environment
+def test_arithmetic_on_a_cpu_is_held_to_the_runs_own_instructions_where_it_must_be_exact():
+    exact, wide = commands()[0].environment, commands(isa="avx512")[0].environment
+    fast = commands(deterministic=False, isa="avx512")[0].environment
     assert exact["ATEN_CPU_CAPABILITY"] == "avx2"
     assert exact["ONEDNN_MAX_CPU_ISA"] == exact["MKL_CBWR"] == "AVX2"
+    assert (wide["ATEN_CPU_CAPABILITY"], wide["ONEDNN_MAX_CPU_ISA"], wide["MKL_CBWR"]) == ("avx512", "AVX512_CORE", "AVX512")
     assert not {"ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR"} & fast.keys()
 
 

@@ -11,10 +11,10 @@ from sdjob.spec.identity import rounding_part
 FINGERPRINT = {"device": "x86_64", "devices": 1, "threads": 2, "versions": {"torch": "2.13"}}
 
 
-def resolved(job=None, *, stored=None, accelerator="cpu", cores=8, pictures=100, index="i" * 64, hashes=None):
+def resolved(job=None, *, stored=None, accelerator="cpu", cores=8, pictures=100, index="i" * 64, hashes=None, **more):
     return resolve(
         job or make_job(), accelerator=parse_accelerator(accelerator), num_cores=cores, num_pictures=pictures,
-        index_sha256=index, model_hashes={"unet/w": "a" * 64} if hashes is None else hashes, stored=stored,
+        index_sha256=index, model_hashes={"unet/w": "a" * 64} if hashes is None else hashes, stored=stored, **more,
     )  # fmt: skip
 
 
@@ -56,6 +56,25 @@ class TestResolve:
 
     def test_threads_are_those_of_the_first_attempt(self):
         assert resolved(stored=facts(resolved()), cores=64).threads == FINGERPRINT["threads"]
+
+    @pytest.mark.parametrize(
+        ("stored", "widest", "held"),
+        [
+            (None, "avx512", "avx512"),
+            (None, "avx2", "avx2"),
+            ("AVX2", "avx512", "avx2"),
+            ("AVX512", "avx512", "avx512"),
+            ("AVX512", "avx2", "avx2"),  # to rounding then: the trainer's fingerprint tells
+            ("avx2 avx512f fma", "avx512", "avx512"),  # as flax tells it, which a relay begins after
+        ],
+    )
+    def test_instructions_are_those_of_the_first_attempt_where_the_cpu_has_them(self, stored, widest, held):
+        before = facts(resolved(), fingerprint={**FINGERPRINT, "isa": stored}) if stored else None
+        assert resolved(stored=before, widest_isa=widest).isa == held
+
+    def test_a_gang_of_machines_takes_what_all_of_them_have(self):
+        job = make_job(run={"accelerator": "cpu", "nodes": 2}, train={"global_batch": 2})
+        assert resolved(job, widest_isa="avx512").isa == "avx2"
 
     @pytest.mark.parametrize(("epochs", "pictures", "steps"), [(1, 100, 50), (3, 7, 11), (1, 1, 1)])
     def test_epochs_become_steps(self, epochs, pictures, steps):

@@ -10,6 +10,7 @@ from diffusers.training_utils import EMAModel
 from fakes.torch_runs import applied_gradients, make_micro, make_task, make_trainer, norm_of, randomize
 from sdjob.core.errors import UnsoundError
 from sdjob.train_torch import step as steps
+from sdjob.train_torch.setup import lay_out
 from sdjob.train_torch.step import MAX_OVERFLOWS, PendingMetrics, buckets, loss_of
 
 METHODS = ["lora", "full"]
@@ -296,3 +297,49 @@ def test_a_stop_request_travels_with_the_figures(sd1):
     micro = make_micro(task, step=0, rows=range(2))
     assert not runner.run([micro], step=0, stop_wanted=False).read().stop
     assert runner.run([micro], step=1, stop_wanted=True).read().stop
+
+
+class TestFigures:
+    def test_on_the_cpu_they_are_here(self, sd1):
+        task, runner = started(sd1)
+        assert runner.run([make_micro(task, step=0, rows=range(2))], step=0, stop_wanted=False).is_here
+
+    def test_those_on_their_way_are_waited_for_and_nothing_else_is(self):
+        """As from a GPU: the host's copy is filled when its own event says so, whatever else is queued by then."""
+        on_host = torch.full((3,), math.nan, dtype=torch.float64)
+
+        class Arrival:
+            def synchronize(self):
+                on_host.copy_(torch.tensor([0.5, 1.0, 0.25]))
+
+        pending = PendingMetrics(on_host, learning_rate=0.1, step=6, overflows=0, arrival=Arrival())
+        assert not pending.is_here
+        metrics = pending.read()
+        assert (metrics.loss, metrics.stop, metrics.grad_norm) == (0.5, True, 0.25)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_order_of_memory_changes_nothing_but_rounding_and_resumes(sd1, tmp_path, method):
+    """Channels last as on CUDA: the same state after three steps, one of them after a restore."""
+    options = {"method": method, "train": {"optimizer": {"learning_rate": 1e-3, "epsilon": 1e-4}, "ema": {"decay": 0.5}}}
+    task = make_task(sd1, **options)
+    plain, straight, resumed = (make_trainer(task) for _ in range(3))
+    micros = [make_micro(task, step=step, rows=range(2)) for step in range(3)]
+
+    def train(trainer, steps):
+        for step in steps:
+            metrics = trainer.step([micros[step]], step=step, stop_wanted=False).read()
+        return metrics
+
+    lay_out(straight.runner.models.unet, straight.runner.models.vae, device=torch.device("cuda"))
+    lay_out(resumed.runner.models.unet, resumed.runner.models.vae, device=torch.device("cuda"))
+    assert straight.runner.models.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    train(plain, range(3))
+    metrics = train(straight, range(2))
+    straight.snapshot(step=2, metrics=metrics).write_into(tmp_path)
+    resumed.load(checkpoint=tmp_path, init_from=None)
+    train(straight, [2])
+    train(resumed, [2])
+    for name, parameter in straight.runner.state.parameters.items():
+        assert torch.equal(parameter, resumed.runner.state.parameters[name]), name
+        assert parameter.detach() == pytest.approx(plain.runner.state.parameters[name].detach(), abs=1e-5), name
