@@ -257,7 +257,7 @@ class PendingMetrics:
 
     @property
     def is_here(self) -> bool:
-        return self.figures.is_ready()
+        return self.figures.is_ready()  # pyright: ignore[reportAttributeAccessIssue] (jax declares it on its arrays alone)
 
     def read(self) -> StepMetrics:
         loss, norm = (float(figure) for figure in np.asarray(self.figures))
