@@ -123,7 +123,7 @@ def lay_out(unet: UNet2DConditionModel, vae: AutoencoderKL, *, device: torch.dev
     On a CPU a VAE gains an eighth by it, and a UNet nothing."""
     models: list[torch.nn.Module] = [vae, unet] if device.type == "cuda" else [vae]
     for model in models:
-        model.to(memory_format=torch.channels_last)
+        model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch leaves it out of its overloads)
 
 
 def trainable(task: TrainTask, models: Models) -> dict[str, torch.nn.Parameter]:
