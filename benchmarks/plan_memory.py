@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from sdjob.job.ahead.program import program_ahead
-from sdjob.job.ahead.task import ahead_task
+from sdjob.job.ahead.task import SCHEDULER, SCHEDULER_FILE, ahead_task
 from sdjob.plan.families import SD1
 from sdjob.plan.memory import memory_of
 from sdjob.plan.models import known_model
@@ -111,6 +111,8 @@ def narrow(folder: Path) -> Path:
         groups = {} if part == "text_encoder" else {"norm_num_groups": 8}
         (folder / part).mkdir(exist_ok=True)
         (folder / part / "config.json").write_text(json.dumps({**config, **groups}), encoding="utf-8")
+    (folder / SCHEDULER_FILE).parent.mkdir(exist_ok=True)
+    (folder / SCHEDULER_FILE).write_text(json.dumps(SCHEDULER), encoding="utf-8")
     return folder
 
 
