@@ -12,6 +12,8 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from fakes.tiny_models import write_tiny_model
 from fakes.torch_runs import make_task
+from sdjob.cli.main import main
+from sdjob.spec.load import resolved_yaml
 from sdjob.spec.task import SampleTask, write_task
 from sdjob.train_flax.mesh import SMALLEST_SPREAD
 
@@ -32,8 +34,9 @@ def model(tmp_path_factory):
     return folder
 
 
-def make_tpu_task(model, *, accelerator, method, device_batch=1, resolution=64, chips=8):
+def make_tpu_task(model, *, accelerator, method, device_batch=1, resolution=64, chips=8, cache="auto"):
     train = {"backend": "flax", "precision": "bf16", "device_batch": device_batch, "global_batch": chips * device_batch}
+    train["cache"] = cache
     return make_task(model, method=method, train=train, run={"accelerator": accelerator}, data={"resolution": resolution})
 
 
@@ -121,6 +124,30 @@ def test_memory_alone_is_told_early(found, model, tmp_path):
     assert early["needed_bytes"] == pytest.approx(whole["needed_bytes"], rel=0.1)
     assert [early[name] for name in ("argument_bytes", "temporary_bytes", "accessed_bytes")] == [None] * 3
     assert [early[name] for name in ("flops", "hbm_bytes")] == [whole[name] for name in ("flops", "hbm_bytes")]
+
+
+def test_encoders_that_ran_before_are_not_in_the_program(model, tmp_path, found):
+    cached, task = found("tpu-v5e:2x2", "lora"), make_tpu_task(model, accelerator="tpu-v5e:2x2", method="lora", cache="never")
+    looped = forecast(task, tmp_path)
+    assert looped["flops"] > 1.5 * cached["flops"]
+    assert looped["argument_bytes"] > 1.2 * cached["argument_bytes"]
+
+
+def test_plan_compiles_once(model, tmp_path, monkeypatch, capsys):
+    """`sdjob plan --compile` on a machine without a TPU; the second time from what the first has kept."""
+    monkeypatch.setenv("JAX_OPTIMIZATION_LEVEL", "O0")
+    monkeypatch.setenv("SDJOB_SCRATCH", str(tmp_path))
+    task = make_tpu_task(model, accelerator="tpu-v5e:2x2", method="full", chips=4)
+    (tmp_path / "job.yaml").write_text(resolved_yaml(task.job))
+    asked = ["plan", str(tmp_path / "job.yaml"), "--compile", "--json"]
+    assert main(asked) == 0
+    first = json.loads(capsys.readouterr().out)["compiled"]
+    assert first["fits"]
+    assert first["needed_bytes"] > sum(first["parts_bytes"][name] for name in ("arguments", "temporaries")) > 0
+    assert first["roofline_s"] == pytest.approx(max(first["flops"] / 197e12, first["accessed_bytes"] / 819e9))
+    monkeypatch.setattr(subprocess, "run", None)
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["compiled"] == first
 
 
 def test_a_batch_that_cannot_fit(model, tmp_path):

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 
 from sdjob.core.errors import UsageError
 from sdjob.spec.task import TrainTask
+from sdjob.train_flax.encoded import without_those_that_ran_before
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.setup import Program, build_models, build_program
 from sdjob.train_flax.state import TrainState
@@ -40,8 +41,9 @@ class StepShapes:
 
 def step_shapes(task: TrainTask, *, layout: Layout) -> StepShapes:
     models = build_models(task, layout=layout, shapes_alone=True)
-    program = build_program(task, models=models, layout=layout)
-    return shapes_of(program, batch=batch_shapes(task, models=models, layout=layout), layout=layout)
+    batch = batch_shapes(task, models=models, layout=layout)
+    models, batch = without_those_that_ran_before(models, batch, job=task.job)
+    return shapes_of(build_program(task, models=models, layout=layout), batch=batch, layout=layout)
 
 
 def shapes_of(program: Program, *, batch: StepBatch, layout: Layout) -> StepShapes:
