@@ -1,7 +1,9 @@
 """An outlook as people read it. Pure."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 
+from sdjob.cluster.resources import Needs, needs
 from sdjob.plan.limits import unknown_price, unknown_time
 from sdjob.plan.outlook import Outlook, Range, least_notice_s
 from sdjob.plan.program import Program
@@ -139,7 +141,15 @@ def transfer(found: Outlook) -> Iterator[str]:
 
 
 def pod(found: Outlook) -> Iterator[str]:
-    yield f"memory {found.pod.memory / GIB:.0f} GiB and scratch {found.pod.scratch / GIB:.0f} GiB beside the pictures"
+    asked = asked_of_the_cluster(found)
+    told = f"; asked for: {asked.memory_gib} and {asked.scratch_gib} GiB" if asked else ""
+    yield f"memory {found.pod.memory / GIB:.0f} GiB and scratch {found.pod.scratch / GIB:.0f} GiB beside the pictures{told}"
+
+
+def asked_of_the_cluster(found: Outlook) -> Needs | None:
+    """By the manifest that `render` makes."""
+    cluster = found.job.run.kubernetes
+    return needs(found.job, cluster=cluster, accelerator=found.machine) if cluster else None
 
 
 def beware(found: Outlook) -> Iterator[str]:
@@ -147,13 +157,11 @@ def beware(found: Outlook) -> Iterator[str]:
     limit = found.job.run.max_hours
     if limit is not None and found.hours is not None and found.hours.high > limit:
         yield f"run.max_hours: {limit:g} may be too short: {found.hours.high:.1f} hours are expected at most"
-    cluster = found.job.run.kubernetes
-    for name, asked, needed in (
-        ("memory_gib", cluster and cluster.memory_gib, found.pod.memory),
-        ("scratch_gib", cluster and cluster.scratch_gib, found.pod.scratch),
-    ):
-        if asked and asked * GIB < needed:
-            yield f"run.kubernetes.{name}: {asked} may be too little: {needed / GIB:.0f} GiB are expected"
+    asked = asked_of_the_cluster(found)
+    sizes = {"memory_gib": found.pod.memory, "scratch_gib": found.pod.scratch} if asked else {}
+    for name, needed in sizes.items():
+        if getattr(asked, name) * GIB < needed:
+            yield f"run.kubernetes.{name}: {getattr(asked, name)} may be too little: set {math.ceil(needed / GIB)}"
 
 
 def span(between: Range, form: str) -> str:

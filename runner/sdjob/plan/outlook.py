@@ -164,7 +164,7 @@ def outlook(job: JobSpec, *, model: KnownModel, pictures: int | None, prices: li
         fitting=fitting_changes(job, model=model) if memory.fits is False else [],
         step_s=step_s, training_hours=training, hours=hours, losses=both[-1] if both else None, price=price,
         usd=Range(*(price.of_hours(end, devices=paid) for end in ends(hours))) if price and hours else None,
-        checkpoint=checkpoint, transfer=transfer, pod=pod_of(machine, transfer=transfer, checkpoint=checkpoint),
+        checkpoint=checkpoint, transfer=transfer, pod=pod_of(job, machine=machine, transfer=transfer, checkpoint=checkpoint),
     )  # fmt: skip
 
 
@@ -269,9 +269,10 @@ def commits_of(job: JobSpec, *, steps: int | None, training_s: float | None, che
     return math.ceil(training_s / checkpoint.every_s) if training_s and checkpoint.every_s else None
 
 
-def pod_of(machine: Accelerator, *, transfer: Transfer, checkpoint: Checkpoint) -> Pod:
-    """The model is read by each process, and a copy of what is trained waits for its upload; scratch has three of them."""
+def pod_of(job: JobSpec, *, machine: Accelerator, transfer: Transfer, checkpoint: Checkpoint) -> Pod:
+    """Of a model that is being read, and of what is trained a copy that waits for its upload; scratch has three checkpoints."""
+    processes = 1 if job.train.backend == "flax" else machine.devices_per_node
     return Pod(
-        memory=machine.devices_per_node * PROCESS_BYTES + transfer.model_bytes + 2 * checkpoint.size_bytes,
+        memory=processes * PROCESS_BYTES + transfer.model_bytes + checkpoint.size_bytes,
         scratch=transfer.model_bytes + 3 * checkpoint.size_bytes + OTHER_SCRATCH,
     )

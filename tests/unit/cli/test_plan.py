@@ -70,3 +70,11 @@ def test_what_is_wrong(arguments, code, told, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert told in captured.err
+
+
+def test_a_pod_that_is_too_small_is_told(capsys):
+    cluster = ["--set", "run.kubernetes={flavor: gke, image: i, memory_gib: 5}"]
+    assert main(["plan", "job.yaml", *cluster]) == 0
+    assert "run.kubernetes.memory_gib: 5 may be too little: set 7" in capsys.readouterr().out
+    assert main(["plan", "job.yaml", *cluster, "--set", "run.kubernetes.memory_gib=7"]) == 0
+    assert "may be too little" not in capsys.readouterr().out
