@@ -65,7 +65,7 @@ def fitting_changes(job: JobSpec, *, model: KnownModel) -> list[Fitting]:
     for chosen in ways(list(changes_of(job))):
         if len(found) == MOST:
             break
-        if contradicts(chosen) or any(known.names <= Fitting(chosen, 0).names for known in found):
+        if any(known.names <= Fitting(chosen, 0).names for known in found):
             continue
         memory = memory_of(with_all(job, chosen), model=model)
         if memory.fits:
@@ -84,11 +84,6 @@ def with_all(job: JobSpec, changes: tuple[Change, ...]) -> JobSpec:
     for change in changes:
         job = change.applied(job)
     return job
-
-
-def contradicts(chosen: tuple[Change, ...]) -> bool:
-    """Two of them set one field."""
-    return len({change.name for change in chosen}) < len(chosen)
 
 
 def changes_of(job: JobSpec) -> Iterator[Change]:

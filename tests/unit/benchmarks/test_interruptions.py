@@ -6,7 +6,7 @@ import pytest
 from goodput_model import Costs, Policy, replay
 from sdjob.plan.interruptions import losses
 
-HOURS, STEP_S, RUNS = 12.0, 10.0, 400
+HOURS, STEP_S, RUNS = 12.0, 10.0, 4000
 COSTS = Costs(
     step_s=STEP_S,
     start_s=180.0,
@@ -44,8 +44,8 @@ def test_losses(mean_hours, size_bytes):
         HOURS * 3600, every_s=mean_s, commit_every_s=600.0, start_s=costs.start_s, restore_s=costs.restore_s,
         stall_s=costs.stall_s, commit_s=costs.commit_s, saved_at_notice=small,
     )  # fmt: skip
-    assert found.interruptions == pytest.approx(interruptions, rel=0.15)
-    assert found.total_s == pytest.approx(lost_s, rel=0.15)
+    assert found.interruptions == pytest.approx(interruptions, rel=0.06)
+    assert found.total_s == pytest.approx(lost_s, rel=0.06)
 
 
 def test_without_interruptions_a_start_and_the_saves_remain():

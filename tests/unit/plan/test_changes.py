@@ -42,6 +42,7 @@ def test_each_way_fits(name):
         assert found.needed == way.needed
         assert changed.train.global_batch == job.train.global_batch
         assert way.price
+        assert len(way.names) == len(way.changes)
 
 
 def test_the_cheapest_comes_first():
