@@ -49,7 +49,7 @@ class Losses:
     """The first start, and one after each interruption, the restore with it."""
 
     stalls_s: float
-    """Training stands still while a save is copied."""
+    """Training stands still while a save is copied, and at the end until the last one is committed."""
 
     @property
     def total_s(self) -> float:
@@ -58,11 +58,11 @@ class Losses:
 
 def losses(
     training_s: float, *, every_s: float, commit_every_s: float, start_s: float, restore_s: float, stall_s: float,
-    commit_s: float, saved_at_notice: bool,
+    commit_s: float, saved_in_s: float | None,
 ) -> Losses:  # fmt: skip
-    """`every_s`: between interruptions. `saved_at_notice`: a save fits the notice, so that next to nothing is lost."""
-    stalls_s = stall_s * training_s / commit_every_s
-    again_s = 0.0 if saved_at_notice else commit_every_s / 2 + commit_s
+    """`every_s`: between interruptions. `saved_in_s`: the notice, where a save fits it, and nothing is lost but that time."""
+    stalls_s = stall_s * training_s / commit_every_s + commit_s
+    again_s = commit_every_s / 2 + commit_s if saved_in_s is None else saved_in_s
     # Each interruption costs time in which there may be another: n = (base + n x cost) / every.
     base_s, cost_s = start_s + training_s + stalls_s, start_s + restore_s + again_s
     interruptions = base_s / max(every_s - cost_s, 1.0)

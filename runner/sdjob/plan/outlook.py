@@ -238,7 +238,7 @@ def lost(job: JobSpec, *, machine: Accelerator, checkpoint: Checkpoint, hours: f
         restore_s=checkpoint.size_bytes / NETWORK_BYTES_PER_S,
         stall_s=checkpoint.copy_s,
         commit_s=checkpoint.upload_s,
-        saved_at_notice=checkpoint.fits_notice,
+        saved_in_s=checkpoint.notice_s if checkpoint.fits_notice else None,
     )
 
 

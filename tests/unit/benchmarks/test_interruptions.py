@@ -42,16 +42,14 @@ def test_losses(mean_hours, size_bytes):
     interruptions, lost_s = played(costs, mean_s=mean_s, every_s=600.0, at_notice=small)
     found = losses(
         HOURS * 3600, every_s=mean_s, commit_every_s=600.0, start_s=costs.start_s, restore_s=costs.restore_s,
-        stall_s=costs.stall_s, commit_s=costs.commit_s, saved_at_notice=small,
+        stall_s=costs.stall_s, commit_s=costs.commit_s, saved_in_s=costs.notice_s if small else None,
     )  # fmt: skip
     assert found.interruptions == pytest.approx(interruptions, rel=0.06)
     assert found.total_s == pytest.approx(lost_s, rel=0.06)
 
 
 def test_without_interruptions_a_start_and_the_saves_remain():
-    found = losses(
-        36_000, every_s=1e12, commit_every_s=600, start_s=180, restore_s=60, stall_s=2, commit_s=70, saved_at_notice=False
-    )
+    found = losses(36_000, every_s=1e12, commit_every_s=600, start_s=180, restore_s=60, stall_s=2, commit_s=70, saved_in_s=None)
     assert (found.interruptions, found.lost_s) == pytest.approx((0, 0), abs=1e-3)
     assert found.starts_s == pytest.approx(180, abs=0.01)
-    assert found.stalls_s == pytest.approx(120)
+    assert found.stalls_s == pytest.approx(120 + 70)
