@@ -18,7 +18,12 @@ SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
     "prediction_type": "epsilon",
 }  # fmt: skip
-CONFIGURATIONS = ("unet", "vae", "text_encoder", "text_encoder_2", "scheduler")
+INDEX_FILE = "model_index.json"
+CONFIGURATIONS = (
+    *(f"{part}/config.json" for part in ("unet", "vae", "text_encoder", "text_encoder_2")),
+    SCHEDULER_FILE,
+    INDEX_FILE,
+)
 
 
 def ahead_task(job: JobSpec, *, model: KnownModel, folder: Path) -> TrainTask:
@@ -45,8 +50,7 @@ def resolved(job: JobSpec) -> JobSpec:
 def configurations_of(model: KnownModel) -> Iterator[tuple[str, str]]:
     """(name in the model's folder, text): the model's own where it lies on this machine."""
     if model.folder is not None:
-        for part in CONFIGURATIONS:
-            name = SCHEDULER_FILE if part == "scheduler" else f"{part}/config.json"
+        for name in CONFIGURATIONS:
             if (model.folder / name).is_file():
                 yield name, (model.folder / name).read_text(encoding="utf-8")
         return
@@ -59,3 +63,4 @@ def published(shape: ModelShape) -> Iterator[tuple[str, str]]:
     for number, config in enumerate(shape.text_encoders, start=1):
         yield f"text_encoder{'' if number == 1 else f'_{number}'}/config.json", json.dumps(config)
     yield SCHEDULER_FILE, json.dumps(SCHEDULER)
+    yield INDEX_FILE, "{}"
