@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 
+from sdjob.diffusion.text_encoders import LORA_TARGETS
 from sdjob.plan.activations import Numbers, block_of
 from sdjob.plan.backward import Pass, Peak, peak_of
 from sdjob.plan.models import KnownModel
@@ -69,6 +70,13 @@ def trained_params(layers: Sequence[Layer], *, train: TrainSpec) -> int:
     return adapters.params(layers) if adapters else sum(layer.params for layer in layers)
 
 
+def text_trained(job: JobSpec, *, model: KnownModel) -> int:
+    """Numbers of the text encoders that are trained."""
+    if job.train.text_encoder == "full":
+        return model.text_params
+    return Adapters(job.train.lora.rank, LORA_TARGETS).params(model.text_layers) if job.train.text_encoder == "lora" else 0
+
+
 @lru_cache(maxsize=64)
 def kept_peak(model: KnownModel, *, width: int, height: int, run: Pass) -> Peak:
     """Most changes that are tried leave the pass as it is."""
@@ -123,13 +131,13 @@ class DeviceSum:
 
     def parts(self) -> dict[str, float]:
         train, layers = self.job.train, self.layers
-        trained, base = trained_params(layers, train=train), sum(layer.params for layer in layers)
-        frozen = base if train.method == "lora" else 0
+        trained = trained_params(layers, train=train) + text_trained(self.job, model=self.model)
+        base = sum(layer.params for layer in layers)
         peak, encoding = self.peak(), self.encoding()
-        in_between = max(peak.activations, encoding - peak.gradients)
+        in_between = max(peak.activations, encoding - peak.gradients) + self.kept_of_text()
         return {
-            "weights": self.width * frozen + MASTER_BYTES * trained / self.spread_over,
-            "gradients": peak.gradients,
+            "weights": self.width * (base if train.method == "lora" else 0) + MASTER_BYTES * trained / self.spread_over,
+            "gradients": peak.gradients + GRADIENT_BYTES * text_trained(self.job, model=self.model) / self.spread_over,
             "moments": MOMENT_BYTES[train.optimizer.name] * trained / self.spread_over,
             "ema": EMA_BYTES * trained / self.spread_over if train.ema else 0,
             "activations": in_between,
@@ -159,13 +167,24 @@ class DeviceSum:
         )
 
     def encoders(self) -> float:
-        """Those that run at every step: frozen, in the compute precision; a text encoder that is trained is as a trained UNet."""
-        train, text = self.job.train, self.model.text_params
-        vae = 0 if pictures_run_once(self.job) else self.width * self.model.vae_params
-        if captions_run_once(self.job):
-            return vae
-        trained = MASTER_BYTES + GRADIENT_BYTES + MOMENT_BYTES[train.optimizer.name]
-        return vae + text * (trained if train.text_encoder == "full" else self.width)
+        """Those that run at every step, as far as they are frozen, in the compute precision."""
+        vae = 0 if pictures_run_once(self.job) else self.model.vae_params
+        frozen_text = 0 if captions_run_once(self.job) or self.job.train.text_encoder == "full" else self.model.text_params
+        return self.width * (vae + frozen_text)
+
+    def kept_of_text(self) -> float:
+        """By text encoders that learn: their inputs of each layer, and of CLIP's activation between two of them three more."""
+        if self.job.train.text_encoder == "frozen":
+            return 0
+        kept = 0
+        for layer in self.model.text_layers:
+            if self.job.train.gradient_checkpointing:
+                kept += layer.inputs if layer.name.endswith("layer_norm1") else 0
+            elif layer.kind in {"norm", "attention"}:
+                kept += layer.inputs + (layer.outputs if layer.kind == "attention" else 0)
+            elif layer.name.endswith(("q_proj", "fc1", "fc2")):
+                kept += layer.inputs * (3 if layer.name.endswith("fc2") else 1)
+        return self.pictures * self.width * kept
 
     def encoding(self) -> float:
         """The VAE at its widest: the largest map as input, as two results in between, and once more around the norm."""

@@ -74,12 +74,16 @@ class KnownModel:
         return sum(layer.params for layer in (*self.vae_encoder(width=64, height=64), *network.vae_decoder(self.shape.vae)))
 
     @property
+    def text_layers(self) -> list[Layer]:
+        return [layer for config in self.shape.text_encoders for layer in network.text_encoder(config)]
+
+    @property
     def text_params(self) -> int:
-        return sum(layer.params for config in self.shape.text_encoders for layer in network.text_encoder(config))
+        return sum(layer.params for layer in self.text_layers)
 
     @property
     def text_flops(self) -> int:
-        return sum(layer.flops for config in self.shape.text_encoders for layer in network.text_encoder(config))
+        return sum(layer.flops for layer in self.text_layers)
 
 
 def known_model(spec: ModelSpec, *, base: Path) -> KnownModel:

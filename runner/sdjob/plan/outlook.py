@@ -13,6 +13,7 @@ from sdjob.plan.memory import (
     Memory,
     adapters_of,
     memory_of,
+    text_trained,
     trained_params,
 )
 from sdjob.plan.models import KnownModel
@@ -193,11 +194,13 @@ def work_of(job: JobSpec, *, model: KnownModel) -> Work:
     layers = model.unet(width=resolution.width, height=resolution.height)
     unet = step_work(layers, method=train.method, adapters=adapters_of(train), checkpointing=train.gradient_checkpointing)
     pictures = train.global_batch * (2 if job.data.prior else 1)
-    encoders = 0 if captions_run_once(job) else model.text_flops
+    # A text encoder that learns is run back too, by which all of it is done twice more.
+    text = model.text_flops * (1 if train.text_encoder == "frozen" else 3)
+    encoders = 0 if captions_run_once(job) else text
     if not pictures_run_once(job):
         encoders += sum(layer.flops for layer in model.vae_encoder(width=resolution.width, height=resolution.height))
-    text = model.text_params if train.text_encoder == "full" else 0
-    return Work(unet.times(pictures), encoders * pictures, trained_params(layers, train=train) + text)
+    trained = trained_params(layers, train=train) + text_trained(job, model=model)
+    return Work(unet.times(pictures), encoders * pictures, trained)
 
 
 def step_time(job: JobSpec, *, machine: Accelerator, work: Work) -> Range | None:

@@ -81,6 +81,20 @@ def test_encoders_in_the_loop_lie_on_the_device():
     assert memory(data={"crop": "random"}).parts["encoders"] == looped.parts["encoders"]
 
 
+def test_text_encoders_that_learn():
+    """CLIP-L's 123 million numbers in full: weights, gradients and two moments in 4 bytes. As LoRA of rank 4 on four projections
+    of 12 layers: 4 x (768 + 768) x 48 numbers, and the encoder itself stays, frozen."""
+    train = {"method": "full", "precision": "bf16", "gradient_checkpointing": True}
+    frozen, full = memory(train=train), memory(train=train | {"text_encoder": "full"})
+    more = {part: full.parts[part] - frozen.parts[part] for part in ("weights", "gradients", "moments")}
+    assert more == pytest.approx({"weights": 4 * 123_060_480, "gradients": 4 * 123_060_480, "moments": 8 * 123_060_480})
+    assert "encoders" not in full.parts
+    plain, adapted = memory(), memory(train={"text_encoder": "lora"})
+    assert adapted.parts["encoders"] == 2 * 123_060_480
+    assert adapted.parts["weights"] - plain.parts["weights"] == 4 * 4 * 1536 * 48
+    assert adapted.parts["activations"] > plain.parts["activations"]
+
+
 def test_encoding_may_be_the_peak():
     """The VAE's widest map is 256 channels at half of 512 px and 128 at all of it: 33.5 million numbers a picture, three in 2
     bytes and two in 4, as autocast widens norms."""
