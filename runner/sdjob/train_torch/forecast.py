@@ -110,7 +110,8 @@ def without_those_that_ran_before(models: Models, *, job: JobSpec) -> Models:
 
 
 def micro_batch(task: TrainTask, *, models: Models) -> MicroBatch:
-    rows, resolution = task.job.train.device_batch, task.job.data.resolution
+    beside = 1 if task.job.data.prior is None else 2
+    rows, resolution = beside * task.job.train.device_batch, task.job.data.resolution
     latents = (rows, *models.latents.shape(width=resolution.width, height=resolution.height))
     scalars = torch.ones(rows)
     return MicroBatch(
