@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from peft import LoraConfig
 from transformers import CLIPTextModel
 
+from fakes.checkpoints import write_checkpoint
 from fakes.torch_runs import applied_gradients, make_micro, make_task, make_trainer, norm_of, randomize
 from sdjob.diffusion.text_encoders import spelled
+from sdjob.job.weights import build_published
 from sdjob.spec.train import LoraSpec
 
 METHODS = ["lora", "full"]
@@ -141,3 +144,20 @@ def test_dropout_of_lora_is_the_text_encoders_too_and_off_for_pictures(sd1):
     assert torch.equal(encoded(), encoded())
     runner.models.train(True)
     assert not torch.equal(encoded(), encoded())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("file", ["pytorch_lora_weights.safetensors", "tiny.kohya.safetensors"])
+def test_published_layers_are_what_the_pipeline_encodes_with(sd1, tmp_path, file):
+    task, runner = started(sd1, method="lora", lora={"alpha": 8.0})
+    captions = make_micro(task, step=0, rows=range(2)).captions
+    arrays = {name: parameter.detach().numpy().copy() for name, parameter in runner.state.parameters.items()}
+    write_checkpoint(tmp_path / "checkpoint", weights=arrays)
+    build_published(tmp_path / "checkpoint", job=task.job, model_dir=sd1, out=tmp_path / "out")
+    pipeline = StableDiffusionPipeline.from_pretrained(sd1)
+    before = pipeline.text_encoder(captions["ids_BET"][:, 0]).last_hidden_state
+    pipeline.load_lora_weights(tmp_path / "out", weight_name=file)
+    after = pipeline.text_encoder(captions["ids_BET"][:, 0]).last_hidden_state
+    trained = runner.models.text.encode(captions["ids_BET"], told_B=captions["told_B"])["states_BTD"]
+    torch.testing.assert_close(after, trained, rtol=1e-5, atol=1e-6)
+    assert (after - before).abs().max() > 0.01
