@@ -23,8 +23,7 @@ def test_plan(name: str, golden: Callable[[Path, str], None], capsys: pytest.Cap
 
 
 def test_a_job_that_does_not_fit(golden: Callable[[Path, str], None], capsys: pytest.CaptureFixture[str]):
-    smaller = ["--set", "run.accelerator=nvidia-t4:4", "--set", "run.nodes=2"]
-    assert main(["plan", str(JOBS / "sd15-full-a100x8.yaml"), *smaller]) == 0
+    assert main(["plan", str(JOBS / "sdxl-lora-a100.yaml"), "--set", "run.accelerator=nvidia-t4"]) == 0
     golden(HERE / "plan" / "too-large.txt", capsys.readouterr().out)
 
 
