@@ -194,15 +194,11 @@ def without_encoders(models: Any, batch: Any) -> tuple[Any, Any]:
     """As where the encoders have run before the training: moments in the pictures' place, and states in the tokens'."""
     import jax  # noqa: PLC0415
     import jax.numpy as jnp  # noqa: PLC0415
-    from flax import nnx  # noqa: PLC0415
-
-    class Nothing(nnx.Module):
-        """Neither encoder is in the program."""
 
     moment, ids = batch.noise_MBHWC, batch.captions["ids_MBET"]
     states = jax.ShapeDtypeStruct((*ids.shape[:2], ids.shape[3], TEXT["hidden_size"]), jnp.float32, sharding=ids.sharding)
     pictures = {"mean_MBHWC": moment, "log_variance_MBHWC": moment}
-    without = replace(models, vae=Nothing(), text=replace(models.text, parts={}))
+    without = replace(models, vae=None, text=replace(models.text, parts={}))
     return without, replace(batch, pictures=pictures, captions={"states_MBTD": states})
 
 

@@ -60,14 +60,14 @@ class Job:
     def scratch(self) -> Path:
         return self.folder / "scratch"
 
-    def start(self, *overrides: str, environment: dict[str, str] | None = None) -> "Running":
+    def start(self, *overrides: str, environment: dict[str, str] | None = None, verb: str = "run") -> "Running":
         """`overrides`: as for --set."""
         settings = [argument for override in overrides for argument in ("--set", override)]
-        command = [str(SDJOB), "run", "--log", "json", str(self.file), *settings]
+        command = [str(SDJOB), verb, "--log", "json", str(self.file), *settings]
         return Running.begin(command, folder=self.folder, environment={"SDJOB_SCRATCH": str(self.scratch), **(environment or {})})
 
-    def run(self, *overrides: str, environment: dict[str, str] | None = None) -> "Ended":
-        return self.start(*overrides, environment=environment).end()
+    def run(self, *overrides: str, environment: dict[str, str] | None = None, verb: str = "run") -> "Ended":
+        return self.start(*overrides, environment=environment, verb=verb).end()
 
     # -- what it has left --
 

@@ -69,8 +69,8 @@ FULL: Row = {
     "noise_offset": 0.1,
     "kills": ("commit",),
 }
-# Everything that flax has of its own to lose: dropout's keys, and another attempt's compilation.
-FLAX: Row = {**LORA, "backend": "flax", "text_encoder": True, "processes": 2, "kills": ("start-up", "save")}
+# Everything that flax has of its own to lose: dropout's keys, another attempt's compilation, encodings (none with random crops).
+FLAX: Row = {**LORA, "backend": "flax", "crop": "center", "text_encoder": True, "processes": 2, "kills": ("start-up", "save")}
 # Two text encoders that learn too, with dropout of their own.
 SDXL: Row = {**PLAIN, "family": "sdxl", "text_encoder": True, "ema": {"decay": 0.9}}
 SDXL_FULL: Row = {**SDXL, "method": "full", "gradient_checkpointing": True, "flip": True, "kills": ("commit",)}

@@ -24,6 +24,7 @@ def width_of_the_terminal(monkeypatch: pytest.MonkeyPatch):
         "convert",
         "plan",
         "run",
+        "cache",
         "render",
         "submit",
         "status",

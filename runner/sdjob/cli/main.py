@@ -59,6 +59,12 @@ def run() -> Verb:
     return run
 
 
+def cache() -> Verb:
+    from sdjob.cli import cache
+
+    return cache
+
+
 def render() -> Verb:
     from sdjob.cli import render
 
@@ -138,6 +144,7 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "convert": (convert, "make a job file of a command line of diffusers' training scripts"),
     "plan": (plan, "tell beforehand what a job takes: memory, hours, money"),
     "run": (run, "stage, train, checkpoint and publish on this machine"),
+    "cache": (cache, "have the frozen encoders do their work alone, before anything is trained"),
     "render": (render, "print Kubernetes manifests, for kubectl apply -f -"),
     "submit": (submit, "have a cluster run the job"),
     "status": (status, "tell how a job in a cluster stands, why, and what to do next"),

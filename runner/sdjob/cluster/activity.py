@@ -62,7 +62,7 @@ def doing(
     kinds = [event["kind"] for event in ledger.events]
     compiles = job is not None and job.train.backend == "flax"
     if step is None and "ready" not in kinds:
-        caches = any(kind.startswith("cache") for kind in kinds)
+        caches = kinds.count("encode") > kinds.count("encoded")
         return ("caching", "it runs the encoders once") if caches else ("staging", "it reads the model and the data")
     if step is None:
         return ("compiling", "it compiles the step") if compiles else ("training", "it makes its first step")

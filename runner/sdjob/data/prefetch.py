@@ -4,29 +4,32 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Generic, TypeVar
-
-from sdjob.data.samples import Sample, SampleSource
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class SampleBatches:
+class Source(Protocol[T_co]):
+    def sample(self, step: int, index_in_batch: int, *, global_batch: int) -> T_co: ...
+
+
+class SampleBatches(Generic[T]):
     """The samples of a step, their decoding spread over `workers` threads (0: the caller's own).
 
     `members` are this process's places in the global batch; `batch` is what a Prefetch calls.
     """
 
-    def __init__(self, source: SampleSource, *, global_batch: int, members: Sequence[int], workers: int) -> None:
+    def __init__(self, source: Source[T], *, global_batch: int, members: Sequence[int], workers: int) -> None:
         self.source = source
         self.global_batch = global_batch
         self.members = members
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode") if workers else None  # threads start when used
 
-    def batch(self, step: int) -> tuple[Sample, ...]:
+    def batch(self, step: int) -> tuple[T, ...]:
         """Samples in the order of `members`. Raises what the first of them raises."""
 
-        def draw(member: int) -> Sample:
+        def draw(member: int) -> T:
             return self.source.sample(step, member, global_batch=self.global_batch)
 
         return tuple(self._pool.map(draw, self.members) if self._pool else map(draw, self.members))

@@ -42,6 +42,10 @@ class Chosen:
     def caption(self) -> str:
         return "" if self.caption_choice is None else self.entry.captions[self.caption_choice]
 
+    @property
+    def time_ids(self) -> tuple[int, ...]:
+        return time_ids(width=self.entry.width, height=self.entry.height, crop=self.crop, flipped=self.flipped)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -61,15 +65,18 @@ class Sample:
 
     @property
     def time_ids(self) -> tuple[int, ...]:
-        """What SDXL is told of a picture (arXiv 2307.01952, section 2.2): height and width before scaling, top and left of the
-        window in the scaled picture as it is shown, mirrored or not, height and width of the window.
+        return time_ids(width=self.original_width, height=self.original_height, crop=self.crop, flipped=self.flipped)
 
-        As https://github.com/huggingface/diffusers/blob/main/examples/text_to_image/train_text_to_image_sdxl.py counts, which
-        flips before it crops.
-        """
-        crop = self.crop
-        left = crop.scaled_width - crop.width - crop.left if self.flipped else crop.left
-        return self.original_height, self.original_width, crop.top, left, crop.height, crop.width
+
+def time_ids(*, width: int, height: int, crop: Crop, flipped: bool) -> tuple[int, ...]:
+    """What SDXL is told of a picture (arXiv 2307.01952, section 2.2): height and width before scaling, top and left of the
+    window in the scaled picture as it is shown, mirrored or not, height and width of the window.
+
+    As https://github.com/huggingface/diffusers/blob/main/examples/text_to_image/train_text_to_image_sdxl.py counts, which
+    flips before it crops.
+    """
+    left = crop.scaled_width - crop.width - crop.left if flipped else crop.left
+    return height, width, crop.top, left, crop.height, crop.width
 
 
 @dataclass(frozen=True)

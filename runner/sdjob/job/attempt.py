@@ -19,7 +19,7 @@ from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
 from sdjob.job.nodes.peers import Peers
 from sdjob.job.nodes.start import start_of
-from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, stage, train_task
+from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, shards_of, stage, train_task
 from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
@@ -146,26 +146,37 @@ class Attempt:
     def _train(self, staged: Staged, resolution: Resolution, *, restored: Restored | None) -> Result | None:
         """The last step's state; None where it was committed before and only its pictures were still to be drawn."""
         run, start_step = self.run, restored.step if restored else 0
+        checkpoint = restored.folder if restored else None
         run.log.event(
             "train", self._first_words(resolution, start_step), start_step=start_step, total_steps=resolution.total_steps
         )
         self.ledger.event("train", start_step=start_step, total_steps=resolution.total_steps)
         tell_inventory(staged.index, data=resolution.job.data, ledger=self.ledger, log=run.log)
         self.peers.tell("start", **start_of(self.claim, resolution, restored=restored).fields())
+        processes = num_processes(resolution.job, accelerator=run.accelerator)
+        shards = None
+        if start_step < resolution.total_steps:
+            node = self.peers.node
+            shards = shards_of(run, staged, resolution, folder=self.folder, checkpoint=checkpoint, node=node)
+        if shards is not None:
+            shards.on_encoded = lambda counts: self.ledger.event("encoded", **counts)
+            shards.on_kept = lambda count: self.ledger.event("encodings-kept", shards=count)
+        encode = self._timed("cache", lambda: shards.bring(num_processes=processes)) if shards else None
         training = Training(
             task=train_task(
                 run,
                 staged,
                 resolution,
                 start_step=start_step,
-                restore_from=restored.folder if restored else None,
-                pictures=staged.pictures or self._timed("pictures", lambda: pictures_of(run, staged)),
+                restore_from=checkpoint,
+                pictures=self._timed("pictures", lambda: pictures_of(run, staged, encode=encode)),
                 folder=self.folder,
                 compiled=compiled_folder(resolution.job, attempt=self.folder),
+                encode=encode,
             ),
             resolution=resolution,
             stored=restored.manifest.facts if restored else None,
-            num_processes=num_processes(resolution.job, accelerator=run.accelerator),
+            num_processes=processes,
             num_devices=run.accelerator.devices_per_node,
             store=run.store,
             commits=run.commits,
@@ -180,6 +191,7 @@ class Attempt:
             watch=self.watch,
             kept=self.kept,
             early=self._early(staged, resolution),
+            shards=shards,
             peers=self.peers,
             committed=next(((c.step, c.time_s) for c in self.claim.history.live if c.step == start_step), None),
         )

@@ -15,6 +15,7 @@ from sdjob.job.launch import Command
 from sdjob.job.stop import RERUN, StopRequest
 
 LAST_WORDS_S = 3.0  # after one process failed its peers fail in their collective: the first one's own words count
+OF_ANY_RANK = {"shard"}
 WATCH_S = 1.0  # how often time limits are looked at while nothing happens
 
 
@@ -25,7 +26,7 @@ class Gang:
     stop: StopRequest
     clock: Clock
     on_message: Callable[[Message], None]
-    """Rank 0's messages, as they come."""
+    """Rank 0's messages, and what each rank tells of its own work, as they come."""
 
     watch: Callable[[], None]
     """Called at least every WATCH_S seconds; raises to end the training."""
@@ -89,7 +90,7 @@ class Gang:
         for message in messages:
             if message["event"] == "failed":
                 self._failures.append((rank, message))
-            elif rank == 0:
+            elif rank == 0 or message["event"] in OF_ANY_RANK:
                 self._note(message)
 
     def _has_failed(self, rank: int) -> bool:

@@ -9,6 +9,7 @@ from sdjob.spec.job import JobSpec
 
 FRUITLESS_ATTEMPTS = 5
 FRUITLESS_HOURS = 10 / 60
+FRUITS = {"commit", "encodings-kept"}  # what the next attempt need not do again
 
 
 def check_progress(ledgers: Sequence[AttemptLedger]) -> None:
@@ -22,8 +23,8 @@ def check_progress(ledgers: Sequence[AttemptLedger]) -> None:
 
 
 def _is_fruitless(ledger: AttemptLedger) -> bool:
-    committed = any(event["kind"] == "commit" for event in ledger.events)
-    return not committed and attempt_hours(ledger) > FRUITLESS_HOURS
+    came_to_something = any(event["kind"] in FRUITS for event in ledger.events)
+    return not came_to_something and attempt_hours(ledger) > FRUITLESS_HOURS
 
 
 def hours_left(job: JobSpec, *, ledgers: Sequence[AttemptLedger]) -> float:

@@ -7,10 +7,14 @@ from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
 from sdjob.core.cpu import widest_isa
 from sdjob.core.log import Log
+from sdjob.core.retry import Backoff
 from sdjob.data.index import Index
 from sdjob.data.roles import roles_of
+from sdjob.encodings.plan import make_plan, runs_once
 from sdjob.job import machine
+from sdjob.job.encodings import EncodedShards, wanted_of
 from sdjob.job.fetch import Here
+from sdjob.job.nodes.node import ALONE, Node
 from sdjob.job.pins import pinned, read_pins, write_pins
 from sdjob.job.resume import Facts, Resolution, resolve
 from sdjob.job.stage import StagedModel, stage_init_from, stage_model
@@ -18,11 +22,13 @@ from sdjob.job.stage_data import stage_index, stage_pictures
 from sdjob.job.stop import StopRequest
 from sdjob.spec.hardware import Accelerator, Kind
 from sdjob.spec.job import JobSpec
-from sdjob.spec.task import Device, TrainTask
-from sdjob.store.open import resolve_revision
+from sdjob.spec.places import parse_place
+from sdjob.spec.task import Device, EncodeTask, TrainTask
+from sdjob.store.open import open_store, resolve_revision
 from sdjob.store.patient import PatientStore
 
 DEVICES: dict[Kind, Device] = {"cpu": "cpu", "nvidia": "cuda", "tpu": "tpu"}
+NO_PICTURES = Path("/nowhere")  # all of them are encoded
 
 
 @dataclass(frozen=True)
@@ -79,6 +85,7 @@ def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resoluti
         model_hashes=staged.hashes,
         stored=stored,
         widest_isa=widest_isa(),
+        encodes_once=runs_once(staged.job, index=staged.index),
     )
 
 
@@ -92,6 +99,7 @@ def train_task(
     pictures: tuple[Path, ...],
     folder: Path,
     compiled: Path | None,
+    encode: EncodeTask | None = None,
 ) -> TrainTask:
     """`folder`: the attempt's own; the index is written there."""
     index_file = folder / "index.jsonl"
@@ -111,8 +119,39 @@ def train_task(
         threads=resolution.threads,
         isa=resolution.isa,
         compiled=compiled,
+        encode=encode,
     )
 
 
-def pictures_of(run: Run, staged: Staged) -> tuple[Path, ...]:
-    return stage_pictures(staged.job, index=staged.index, here=here_of(run))
+def shards_of(
+    run: Run, staged: Staged, resolution: Resolution, *, folder: Path, checkpoint: Path | None, node: Node = ALONE
+) -> EncodedShards | None:
+    """`folder`: the attempt's own; `checkpoint`: of the step that it goes on from. None where the encoders run at every step."""
+    if not resolution.encodes_once:
+        return None
+    return EncodedShards(
+        plan=make_plan(staged.index, job=resolution.job, model_hashes=staged.model.hashes),
+        model_hashes=staged.model.hashes,
+        store=encodings_store(run),
+        scratch=machine.scratch_root(run.job),
+        attempt=folder,
+        wanted=wanted_of(checkpoint),
+        stop=run.stop,
+        clock=run.clock,
+        log=run.log,
+        node=node.number,
+        nodes=node.count,
+    )
+
+
+def encodings_store(run: Run) -> PatientStore:
+    if run.job.run.cache is None:
+        return run.store
+    return PatientStore(open_store(parse_place(run.job.run.cache, base=Path.cwd())), backoff=Backoff(clock=run.clock))
+
+
+def pictures_of(run: Run, staged: Staged, *, encode: EncodeTask | None) -> tuple[Path, ...]:
+    """Gathered only where something still looks at them."""
+    if encode is not None and not any(encode.missing):
+        return staged.pictures or (NO_PICTURES,)
+    return staged.pictures or stage_pictures(staged.job, index=staged.index, here=here_of(run))

@@ -23,6 +23,14 @@ class Resolution:
     threads: int
     identity: dict[str, Any]
     isa: Isa = "avx2"
+    encodes_once: bool = False
+    """Whether the encoders run before the training, and not at every step."""
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """What is not in the identity, and yet changes the order of additions."""
+        train = rounding_part(self.job)["train"]
+        return {"train": {**train, "cache": "used" if self.encodes_once else "not used"}}
 
     @property
     def identity_hash(self) -> str:
@@ -39,6 +47,7 @@ def resolve(
     model_hashes: Mapping[str, str],
     stored: Facts | None,
     widest_isa: Isa = "avx2",
+    encodes_once: bool = False,
 ) -> Resolution:
     """`stored`: the facts of the commit that the attempt goes on from; None at a fresh start. `widest_isa`: of this CPU."""
     train = job.train
@@ -59,6 +68,7 @@ def resolve(
         threads=stored["fingerprint"]["threads"] if stored else max(1, num_cores // num_processes(job, accelerator=accelerator)),
         identity=identity_parts(job, model_hashes=model_hashes, index_sha256=index_sha256),
         isa=isa_of(stored, widest=widest_isa, nodes=job.run.nodes),
+        encodes_once=encodes_once,
     )
 
 
@@ -103,12 +113,12 @@ def check_length(resolution: Resolution, *, step: int) -> None:
         )
 
 
-def inexact_because(stored: Facts, *, fingerprint: Facts, job: JobSpec) -> list[str]:
+def inexact_because(stored: Facts, *, fingerprint: Facts, resolution: Resolution) -> list[str]:
     """Why going on is correct to rounding and not bit for bit; empty where it is exact."""
     reasons = list(stored.get("inexact", []))
     before = stored["fingerprint"]
     reasons += [f"{key}: {before.get(key)} -> {value}" for key, value in fingerprint.items() if before.get(key) != value]
-    reasons += explain_difference(stored["arithmetic"], rounding_part(job))
-    if not job.train.deterministic:
+    reasons += explain_difference(stored["arithmetic"], resolution.arithmetic)
+    if not resolution.job.train.deterministic:
         reasons.append("train.deterministic is false")
     return list(dict.fromkeys(reasons))

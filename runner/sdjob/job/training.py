@@ -15,6 +15,7 @@ from sdjob.core.errors import StorageError
 from sdjob.core.log import Log
 from sdjob.job.compiled import CompiledPrograms
 from sdjob.job.early import EarlyPublish
+from sdjob.job.encodings import EncodedShards
 from sdjob.job.gang import Gang
 from sdjob.job.interval import Interval, begun, interval_of
 from sdjob.job.kept import Kept
@@ -27,7 +28,6 @@ from sdjob.job.stop import StopRequest
 from sdjob.job.stopwatch import Stopwatch, timed
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
-from sdjob.spec.identity import rounding_part
 from sdjob.spec.task import TrainTask, write_task
 from sdjob.store.base import ObjectStore
 from sdjob.track.row import Picture
@@ -67,6 +67,9 @@ class Training:
     committed: tuple[int, float] | None
     """The step that this attempt goes on from, and the Unix time of its commit."""
 
+    shards: EncodedShards | None = None
+    """Where the encoders run before the training."""
+
     interval: Interval | None = field(init=False, default=None)
     """Where `checkpoint.every` is auto."""
 
@@ -79,10 +82,13 @@ class Training:
     _stopping: bool = False
     _stepped: bool = False
     _saving: bool = False
+    _encoding_from_s: float | None = None
 
     def __post_init__(self) -> None:
         self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
         self.peers.on_loss = self.gang.wake
+        if self.shards is not None:
+            self.shards.on_ready, self.shards.on_failure = self._tell_encoding, self.gang.wake
         self.progress = Progress(self.task.total_steps, self.clock, committed=self.committed)
         self.saves = Saves(
             self.commits,
@@ -127,6 +133,9 @@ class Training:
 
     def _finish_the_rest(self) -> None:
         """What went on beside the training, and has had its time."""
+        self._tell_encoding()  # where it was cut off
+        if self.shards is not None:
+            timed("cache", self.shards.finish, watch=self.watch, ledger=self.ledger)
         if self.early is not None:
             timed("publish", self.early.finish, watch=self.watch, ledger=self.ledger)
         if self.task.compiled is not None:
@@ -160,10 +169,14 @@ class Training:
     def _check_saves(self) -> None:
         if self.saves.failure is not None:
             raise self.saves.failure
+        if self.shards is not None:
+            self.shards.check()
 
     def _on_message(self, message: Message) -> None:
         handlers = {
             "imported": self._on_imported,
+            "encoding": self._on_encoding,
+            "shard": self._on_shard,
             "ready": self._on_ready,
             "metrics": self._on_metrics,
             "snapshot": self._on_snapshot,
@@ -179,6 +192,22 @@ class Training:
     def _on_imported(self, _fields: dict[str, Any]) -> None:
         self._tell_lap("trainer-imports")
 
+    def _on_encoding(self, _fields: dict[str, Any]) -> None:
+        assert self.shards is not None, "a trainer encodes what it was asked to"
+        self._encoding_from_s = self.clock.monotonic_s()
+        self.ledger.event("encode", shards=len(self.shards.plan.shards), missing=self.shards.num_missing)
+
+    def _on_shard(self, fields: dict[str, Any]) -> None:
+        assert self.shards is not None, "a trainer encodes what it was asked to"
+        self.shards.heard(fields)
+
+    def _tell_encoding(self) -> None:
+        if self._encoding_from_s is None:
+            return
+        seconds, self._encoding_from_s = self.clock.monotonic_s() - self._encoding_from_s, None
+        self.watch.leave_out(seconds)
+        self.ledger.event("phase", name="cache", seconds=round(seconds, 3))
+
     def _tell_lap(self, name: str) -> None:
         lap = self.watch.lap(name)
         self.ledger.event("phase", name=lap.name, seconds=lap.seconds)
@@ -187,7 +216,8 @@ class Training:
         self._tell_lap("load")
         self._fingerprint = fields["fingerprint"]
         if self.stored is not None:
-            self._inexact = inexact_because(self.stored, fingerprint=self._fingerprint, job=self.task.job)
+            self._inexact = inexact_because(self.stored, fingerprint=self._fingerprint, resolution=self.resolution)
+            self._inexact += self.shards.changed() if self.shards is not None else []
         if self._inexact:
             why = "; ".join(self._inexact)
             self.log.warning("inexact", f"resume is correct to rounding, not bit-exact: {why}")
@@ -221,7 +251,10 @@ class Training:
     def _on_snapshot(self, fields: dict[str, Any]) -> None:
         self._saving = True
         final = fields["step"] == self.task.total_steps
-        save = Save(fields["step"], Path(fields["folder"]), self._facts(fields), stall_s=fields["stall_s"], final=final)
+        folder = Path(fields["folder"])
+        if self.shards is not None:
+            os.link(self.shards.table, folder / self.shards.table.name)  # it says which bits were trained on
+        save = Save(fields["step"], folder, self._facts(fields), stall_s=fields["stall_s"], final=final)
         self.saves.put(save)
 
     def _on_save_over(self, step: int) -> None:
@@ -240,7 +273,7 @@ class Training:
             "identity": self.resolution.identity,
             "identity_hash": self.resolution.identity_hash,
             "precision": self.task.job.train.precision,
-            "arithmetic": rounding_part(self.task.job),
+            "arithmetic": self.resolution.arithmetic,
             "fingerprint": self._fingerprint,
             "inexact": self._inexact,
             "sdjob": __version__,

@@ -40,6 +40,8 @@ class RunSpec(Part):
     """Hours of running over all attempts, counted in the ledger; then the job ends with exit 79."""
     scratch: str | None = None
     """A folder for what need not be kept; absent: SDJOB_SCRATCH, else a folder under TMPDIR."""
+    cache: str | None = None
+    """A place where jobs share what their frozen encoders made, perhaps another run's checkpoint.to; absent: checkpoint.to."""
     kubernetes: KubernetesSpec | None = None
     """What the manifests for a cluster need to know."""
     workers: int = Field(default=2, ge=0, le=256)

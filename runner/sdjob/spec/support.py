@@ -10,7 +10,7 @@ from sdjob.spec.job import JobSpec
 
 def unsupported(job: JobSpec) -> list[str]:
     """One sentence for each field that `run` refuses; empty where it can do the whole job."""
-    checks = (data, training, encoders, machines)
+    checks = (data, training, machines)
     return [sentence for check in checks for sentence in check(job)]
 
 
@@ -29,11 +29,6 @@ def training(job: JobSpec) -> Iterator[str]:
     train = job.train
     if train.optimizer.name != "adamw":
         yield not_yet("train.optimizer.name", what=f"use {train.optimizer.name}", instead="set adamw")
-
-
-def encoders(job: JobSpec) -> Iterator[str]:
-    if job.train.cache == "always":
-        yield not_yet("train.cache", what="promise that every encoding is kept", instead="set auto or never")
 
 
 def machines(job: JobSpec) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a trainer process is told: one JSON file, written by `job`, read by every backend."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,23 @@ from sdjob.spec.job import JobSpec
 from sdjob.spec.load import parse_job
 
 Device = Literal["cpu", "cuda", "tpu"]
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """What the frozen encoders compute once, before the training."""
+
+    folder: Path
+    """Where shards lie on this machine."""
+
+    table: Path
+    """Appears when all of them are there, with their hashes."""
+
+    model_hashes: dict[str, str]
+    """Of the model's files by their paths in its folder."""
+
+    missing: tuple[tuple[str, ...], ...]
+    """The names of the shards that each process of this machine computes."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +65,25 @@ class TrainTask:
     isa: Isa = "avx2"
     """The instructions that torch's arithmetic on a CPU is held to: part of what exact resume needs there."""
 
+    encode: EncodeTask | None = None
+    """None: the encoders run at every step. Pictures alone are encoded where the text encoder is trained."""
+
+    ends: Literal["encoded", "trained"] = "trained"
+    """Whether anything is trained after the encoders have run."""
+
     @property
     def folders(self) -> tuple[Path, ...]:
         """Of each source the one that its pictures lie in."""
         return (self.pictures, *self.more_pictures)
+
+    @property
+    def needs_vae(self) -> bool:
+        """Beside the training."""
+        return self.encode is None
+
+    @property
+    def needs_text_encoder(self) -> bool:
+        return self.encode is None or self.job.train.text_encoder != "frozen"
 
 
 @dataclass(frozen=True)
@@ -85,6 +117,7 @@ def write_task(task: Task, path: Path) -> None:
     content = {f.name: getattr(task, f.name) for f in fields(task)}
     if isinstance(task, TrainTask):
         content["job"] = task.job.model_dump(mode="json")
+        content["encode"] = asdict(task.encode) if task.encode else None
     path.write_text(json.dumps({"kind": kind, **content}, default=str, indent=1), encoding="utf-8")
 
 
@@ -98,4 +131,7 @@ def read_task(path: Path) -> Task:
         return SampleTask(**content)
     content["job"] = parse_job(content["job"])
     content["more_pictures"] = tuple(map(Path, content["more_pictures"]))
+    if (encode := content["encode"]) is not None:
+        missing = tuple(tuple(names) for names in encode["missing"])
+        content["encode"] = EncodeTask(Path(encode["folder"]), Path(encode["table"]), encode["model_hashes"], missing)
     return TrainTask(**content)

@@ -127,6 +127,6 @@ class TrainSpec(Part):
     attention: Literal["sdpa", "xformers"] = "sdpa"
     """The attention kernel; xformers is for torch on CUDA."""
     cache: Literal["auto", "always", "never"] = "auto"
-    """Whether the frozen encoders run once before training instead of at every step."""
+    """Whether the frozen encoders run once before training instead of at every step; auto: where each picture has one crop."""
     loss: LossSpec = LossSpec()
     """What is predicted, and how the errors are weighed."""

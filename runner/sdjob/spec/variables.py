@@ -20,6 +20,7 @@ FILLED_IN: tuple[FieldPath, ...] = (
     ("checkpoint", "to"),
     ("publish", 0, "to"),
     ("run", "scratch"),
+    ("run", "cache"),
 )
 VARIABLE = re.compile(r"\$\{([^}]*)(\}?)")
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

@@ -139,6 +139,11 @@ def read_text_encoders(
     return TextEncoders(parts, traits)
 
 
+def no_text_encoders(model: Path, *, train: TrainSpec) -> TextEncoders:
+    """Where they have run before the training."""
+    return TextEncoders({}, text_traits(model, training=train.text_encoder))
+
+
 def read_drawing_encoders(model: Path, *, compute: Compute) -> TextEncoders:
     """To draw with: nothing of them is trained any more."""
     traits = text_traits(model, training="frozen")

@@ -15,6 +15,7 @@ from sdjob.train_flax import hosts, setup
 from sdjob.train_flax.batches import build_batches
 from sdjob.train_flax.compiled import Compilation
 from sdjob.train_flax.fingerprint import fingerprint
+from sdjob.train_flax.once import encodings_of
 from sdjob.train_flax.sample import run_sample_task
 
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # https://github.com/openxla/xla names the status; jax has no class of its own for it
@@ -60,8 +61,13 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     link.start()
     compilation = Compilation(hosts.compiled_folder(task), link)
     compilation.begin()
+    encodings = encodings_of(task, link=link)
+    compilation.tell()
+    if task.ends == "encoded":
+        link.send("finished")
+        return
     trainer = setup.build_trainer(task, on_work=compilation.tell)
     link.send("ready", step=task.start_step, fingerprint=fingerprint(task))
-    with build_batches(task, trainer=trainer) as batches:
+    with build_batches(task, trainer=trainer, encodings=encodings) as batches:
         ending = Loop(trainer, setup.loop_plan(task), link, SystemClock()).run(batches)
     link.send(ending)

@@ -20,17 +20,17 @@ from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_flax import hosts
 from sdjob.train_flax import state as states
-from sdjob.train_flax.conditioning import add_text_lora, read_text_encoders
+from sdjob.train_flax.conditioning import TextEncoders, add_text_lora, no_text_encoders, read_text_encoders
 from sdjob.train_flax.encode import wide_enough
 from sdjob.train_flax.lora import add_lora, load_lora, read_lora
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.models import names
-from sdjob.train_flax.models.folder import read_unet, read_vae, shape_alone
+from sdjob.train_flax.models.folder import Put, read_unet, read_vae, shape_alone
 from sdjob.train_flax.models.layers import Compute, LoraParam
 from sdjob.train_flax.models.splash import attention_of
 from sdjob.train_flax.sample import SamplePlan, write_pictures
 from sdjob.train_flax.sampler import Sampler
-from sdjob.train_flax.step import Frozen, Models, PendingMetrics, Plan, StepBatch, StepRunner, make_plan
+from sdjob.train_flax.step import Frozen, Models, PendingMetrics, Plan, StepBatch, StepRunner, make_plan, with_encoders
 
 COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
@@ -39,30 +39,39 @@ COMPUTE_DTYPES: dict[str, Any] = {"fp32": jnp.float32, "bf16": jnp.bfloat16}
 
 
 def build_models(task: TrainTask, *, layout: Layout, shapes_alone: bool = False) -> Models:
-    """Frozen parts in the compute precision, trainable ones as float32 masters.
+    """Frozen parts in the compute precision, trainable ones as float32 masters; no encoders where they have run before.
 
     Of `shapes_alone` nothing but the model's configurations is read: enough to compile for.
     """
-    train, variant = task.job.train, task.job.model.variant
+    train = task.job.train
     dtype = compute_dtype(train)
     frozen = Compute(dtype=dtype, param_dtype=dtype, attention=attention_of(layout.mesh))
     lora = train.method == "lora"
     trained = replace(frozen, param_dtype=dtype if lora else jnp.float32, remat=bool(train.gradient_checkpointing))
-    options: dict[str, Any] = {"variant": variant, "put": None if shapes_alone else layout.put_whole}
+    options: dict[str, Any] = {"variant": task.job.model.variant, "put": None if shapes_alone else layout.put_whole}
     spread = shape_alone if shapes_alone else layout.put_spread
     own = options if lora or shapes_alone else {**options, "put": layout.put_spread}
     unet = read_unet(task.model / "unet", compute=trained, **own)
     if lora:
         add_lora(unet, spec=train.lora, seed=train.seed, put=spread)
-    text = read_text_encoders(task.model, train=train, compute=frozen, put_trained=own["put"], **options)
+    text = no_text_encoders(task.model, train=train)
+    if task.needs_text_encoder:
+        text = read_text_encoders(task.model, train=train, compute=frozen, put_trained=own["put"], **options)
     if train.text_encoder == "lora":
         add_text_lora(text, train=train, put=spread)
     return Models(
         unet=unet,
-        vae=read_vae(task.model / "vae", compute=wide_enough(frozen, task.model), **options),
+        vae=read_vae(task.model / "vae", compute=wide_enough(frozen, task.model), **options) if task.needs_vae else None,
         text=text,
         latents=read_latents(task.model),
         predicts_velocity=read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction",
+    )
+
+
+def read_frozen_encoders(task: TrainTask, *, compute: Compute, put: Put) -> TextEncoders:
+    """Of a job that does not train them."""
+    return read_text_encoders(
+        task.model, train=task.job.train, compute=compute, variant=task.job.model.variant, put=put, put_trained=None
     )
 
 
@@ -185,8 +194,19 @@ class FlaxTrainer:
         # The other hosts train on, or wait for this one: what is drawn is drawn on this host's devices alone.
         layout = self.layout.of_this_host()
         weights, frozen = layout.take((weights, runner.frozen))
-        write_pictures(weights, frozen, plan=self._drawing_plan(layout), asked=plan, model=self.task.model, folder=folder)
+        drawing, frozen = self._with_encoders(self._drawing_plan(layout), frozen, layout=layout)
+        write_pictures(weights, frozen, plan=drawing, asked=plan, model=self.task.model, folder=folder)
         self.on_work()
+
+    def _with_encoders(self, plan: Plan, frozen: Frozen, *, layout: Layout) -> tuple[Plan, Frozen]:
+        """Those that have run before the training are read again for the while: that takes a second or two of a minute, and
+        kept on the host they would take its memory from snapshots all the time."""
+        task, dtype = self.task, compute_dtype(self.task.job.train)
+        compute = Compute(dtype=dtype, param_dtype=dtype, attention=attention_of(layout.mesh))
+        options: dict[str, Any] = {"variant": task.job.model.variant, "put": layout.put_whole}
+        vae = None if task.needs_vae else read_vae(task.model / "vae", compute=wide_enough(compute, task.model), **options)
+        text = None if task.needs_text_encoder else read_frozen_encoders(task, compute=compute, put=layout.put_whole)
+        return with_encoders(plan, frozen, vae=vae, text=text)
 
     def _drawing_plan(self, layout: Layout) -> Plan:
         if layout == self.layout:

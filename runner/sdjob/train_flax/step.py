@@ -60,8 +60,10 @@ class StepBatch:
 @dataclass(frozen=True)
 class Models:
     unet: UNet2DConditionModel
-    vae: AutoencoderKL
+    vae: AutoencoderKL | None
     text: TextEncoders
+    """Without parts, as the VAE is None, where they have run before the training."""
+
     latents: LatentFacts
     predicts_velocity: bool
 
@@ -81,7 +83,7 @@ class Plan:
     unet: Any
     vae: Any
     text: tuple[Any, ...]
-    """The models' graphs, without arrays."""
+    """The models' graphs, without arrays; of encoders that have run before the training there are none."""
 
     traits: TextTraits
     paths: tuple[tuple[str, Path], ...]
@@ -119,12 +121,10 @@ class Knobs:
 
 def make_plan(models: Models, *, kind: type[nnx.Variable[Any]], paths: dict[str, Path], **options: Any) -> tuple[Plan, Frozen]:
     unet, rest = without_trained(models.unet, paths, part="unet")
-    vae, vae_arrays = nnx.split(models.vae)
-    text = [without_trained(model, paths, part=part) for part, model in models.text.parts.items()]
     plan = Plan(
         unet=unet,
-        vae=vae,
-        text=tuple(graph for graph, _ in text),
+        vae=None,
+        text=(),
         traits=models.text.traits,
         paths=tuple(sorted(paths.items())),
         kind=kind,
@@ -132,7 +132,19 @@ def make_plan(models: Models, *, kind: type[nnx.Variable[Any]], paths: dict[str,
         predicts_velocity=models.predicts_velocity,
         **options,
     )
-    return plan, Frozen(rest, vae_arrays, tuple(arrays for _, arrays in text))
+    return with_encoders(plan, Frozen(rest, vae=None, text=()), vae=models.vae, text=models.text)
+
+
+def with_encoders(plan: Plan, frozen: Frozen, *, vae: AutoencoderKL | None, text: TextEncoders | None) -> tuple[Plan, Frozen]:
+    """Those that are given are in the program too."""
+    if vae is not None:
+        graph, arrays = nnx.split(vae)
+        plan, frozen = replace(plan, vae=graph), frozen._replace(vae=arrays)
+    if text is not None:
+        split = [without_trained(model, dict(plan.paths), part=part) for part, model in text.parts.items()]
+        plan = replace(plan, text=tuple(graph for graph, _ in split))
+        frozen = frozen._replace(text=tuple(arrays for _, arrays in split))
+    return plan, frozen
 
 
 def without_trained(model: nnx.Module, paths: Mapping[str, Path], *, part: str) -> tuple[Any, Any]:
@@ -148,7 +160,7 @@ def without_trained(model: nnx.Module, paths: Mapping[str, Path], *, part: str) 
 def latents_of(frozen: Frozen, micro: StepBatch, *, plan: Plan) -> Array:
     """Of moments that came with the batch, or of what the VAE makes of its pixels."""
     pictures = micro.pictures
-    if "pixels_MBHWC" in pictures:
+    if plan.vae is not None:
         posterior = encode_pictures(nnx.merge(plan.vae, frozen.vae), pictures["pixels_MBHWC"])
     else:
         posterior = Posterior(pictures["mean_MBHWC"], pictures["log_variance_MBHWC"])

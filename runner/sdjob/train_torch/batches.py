@@ -1,11 +1,14 @@
-"""The stream of a rank's micro-batches: pictures, caption tokens and draws of each step, made ahead of it."""
+"""The stream of a rank's micro-batches: pictures and captions, or what the encoders made of them, and draws of each step, made
+ahead of it."""
 
 from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sdjob.data.index import Index
 from sdjob.data.prefetch import Prefetch, SampleBatches
@@ -13,17 +16,21 @@ from sdjob.data.samples import Sample, SampleSource
 from sdjob.diffusion.batch_draws import BatchDraws, with_prior
 from sdjob.diffusion.draws import DrawPlan
 from sdjob.diffusion.schedule import read_schedule
+from sdjob.encodings.reader import Arrays, Encodings, with_axis
+from sdjob.encodings.samples import EncodedSample, EncodedSource
 from sdjob.spec.task import TrainTask
 from sdjob.train_torch.conditioning import Tokenizers
 from sdjob.train_torch.setup import TorchTrainer
 from sdjob.train_torch.step import MicroBatch
+
+Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class BatchMaker:
     """The micro-batches of a rank at a step: a pure function, with any number of threads."""
 
-    samples: SampleBatches
+    samples: SampleBatches[Any]
     """Its members are the rank's rows, micro-step after micro-step."""
 
     rows_of_micro: int
@@ -36,13 +43,28 @@ class BatchMaker:
         rows, firsts = self.rows_of_micro, range(0, len(members), self.rows_of_micro)
         return [self._micro_batch(step, samples[i : i + rows], members[i : i + rows]) for i in firsts]
 
-    def _micro_batch(self, step: int, samples: Sequence[Sample], members: Sequence[int]) -> MicroBatch:
+    def _micro_batch(self, step: int, samples: Sequence[Any], members: Sequence[int]) -> MicroBatch:
         tensors = {name: torch.from_numpy(values) for name, values in vars(self.draws(step, members)).items()}
-        pictures = {"pixels_BCHW": torch.from_numpy(np.stack([s.pixels_CHW for s in samples]))}
-        captions = self.tokenizers.tensors([s.caption for s in samples])
+        pictures, captions = picture_tensors(samples), caption_tensors(samples, tokenizers=self.tokenizers)
         time_ids_B6 = torch.tensor([s.time_ids for s in samples], dtype=torch.float32)
         micro = MicroBatch(pictures, captions, time_ids_B6, **tensors)
         return micro.pinned() if self.pin else micro
+
+
+def picture_tensors(samples: Sequence[Sample] | Sequence[EncodedSample]) -> Tensors:
+    moments = [sample.picture for sample in samples if isinstance(sample, EncodedSample)]
+    if moments:
+        return stacked(moments)
+    return {"pixels_BCHW": torch.from_numpy(np.stack([s.pixels_CHW for s in samples if isinstance(s, Sample)]))}
+
+
+def caption_tensors(samples: Sequence[Sample] | Sequence[EncodedSample], *, tokenizers: Tokenizers) -> Tensors:
+    states = [s.states for s in samples if isinstance(s, EncodedSample) and s.states is not None]
+    return stacked(states) if states else tokenizers.tensors([sample.caption for sample in samples])
+
+
+def stacked(entries: Sequence[Arrays]) -> Tensors:
+    return {with_axis(name, "B"): torch.from_numpy(np.stack([entry[name] for entry in entries])) for name in entries[0]}
 
 
 def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: int) -> list[int]:
@@ -53,7 +75,9 @@ def rows_of_rank(rank: int, *, num_ranks: int, device_batch: int, global_batch: 
 
 
 @contextmanager
-def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Generator[Prefetch[list[MicroBatch]]]:
+def build_batches(
+    task: TrainTask, *, trainer: TorchTrainer, encodings: Encodings | None = None
+) -> Generator[Prefetch[list[MicroBatch]]]:
     train, prior, accelerator = task.job.train, task.job.data.prior, trainer.runner.accelerator
     source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.folders, data=task.job.data, seed=train.seed)
     rows = rows_of_rank(
@@ -65,7 +89,8 @@ def build_batches(task: TrainTask, *, trainer: TorchTrainer) -> Generator[Prefet
     if prior is not None:
         rows = with_prior(rows, rows_of_micro=train.device_batch, global_batch=train.global_batch)
     workers = task.job.run.workers
-    samples = SampleBatches(source, global_batch=train.global_batch, members=rows, workers=workers)
+    chosen = source if encodings is None else EncodedSource(source, encodings)
+    samples = SampleBatches[Any](chosen, global_batch=train.global_batch, members=rows, workers=workers)
     # Its own: a tokenizer keeps its last call's padding, so validation must not share it with the prefetch thread.
     rows_of_micro = train.device_batch * (1 if prior is None else 2)
     draws = batch_draws(task, trainer, source=source)

@@ -133,6 +133,12 @@ def read_text_encoders(model: Path, *, train: TrainSpec, variant: str | None, co
     return text
 
 
+def no_text_encoders(model: Path, *, train: TrainSpec) -> TextEncoders:
+    """Where they have run before the training."""
+    family = read_base_model(model).family
+    return TextEncoders({}, family, zeroes_empty_captions(model, family=family), train.text_encoder)
+
+
 def prepare(encoder: TextModel, *, part: str, family: Family, train: TrainSpec) -> None:
     def reaches(name: str) -> bool:
         return reaches_unet(spelled(name), part=part, family=family, num_layers=encoder.config.num_hidden_layers)

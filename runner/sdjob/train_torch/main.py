@@ -15,6 +15,7 @@ from sdjob.loop import Link, Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_torch import setup
 from sdjob.train_torch.batches import build_batches
+from sdjob.train_torch.once import encodings_of
 from sdjob.train_torch.sample import run_sample_task
 
 
@@ -50,6 +51,10 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     link = Link(channel, on_parent_gone=lambda: os._exit(70))
     link.start()
     setup.make_deterministic(task)
+    encodings = encodings_of(task, link=link)
+    if task.ends == "encoded":
+        link.send("finished")
+        return
     accelerator = setup.build_accelerator(task)
     models = setup.build_models(task, accelerator=accelerator)
     trainer = setup.build_trainer(task, accelerator=accelerator, models=models)
@@ -59,7 +64,7 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     # 3. the base model; LoRA adapters as drawn from the seed.
     trainer.load(checkpoint=task.restore_from, init_from=task.init_from)
     link.send("ready", step=task.start_step, fingerprint=setup.fingerprint(accelerator))
-    with build_batches(task, trainer=trainer) as batches:
+    with build_batches(task, trainer=trainer, encodings=encodings) as batches:
         ending = Loop(trainer, setup.loop_plan(task, accelerator), link, SystemClock()).run(batches)
     link.send(ending)
     setup.leave(accelerator)

@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
-from sdjob.train_torch.conditioning import Tokenizers, read_text_encoders
+from sdjob.train_torch.conditioning import TextEncoders, Tokenizers, no_text_encoders, read_text_encoders
 from sdjob.train_torch.encode import vae_dtype
 from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
@@ -93,36 +93,55 @@ def fingerprint(accelerator: Accelerator) -> dict[str, Any]:
 
 
 def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
-    """Frozen parts in the compute precision, trainable ones as float32 masters."""
-    train, compute = task.job.train, COMPUTE_DTYPES[task.job.train.precision]
-    lora = train.method == "lora"
-    options: dict[str, Any] = {"use_safetensors": True, "variant": task.job.model.variant}
-    masters = compute if lora else torch.float32
-    with model_errors(task.model):
-        unet = UNet2DConditionModel.from_pretrained(task.model, subfolder="unet", dtype=masters, **options)
-        wide = vae_dtype(task.model, family=read_base_model(task.model).family, compute=compute)
-        vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=wide, **options)
-    text = read_text_encoders(task.model, train=train, variant=task.job.model.variant, compute=compute)
-    vae.requires_grad_(False).eval()
-    if lora:
+    """Frozen parts in the compute precision, trainable ones as float32 masters; no encoders where they have run before."""
+    train, device = task.job.train, accelerator.device
+    unet = load_unet(task)
+    if train.method == "lora":
         add_lora(unet, spec=train.lora, seed=train.seed)
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if train.attention == "xformers":
-        use_xformers(unet, vae, device=accelerator.device, dtype=compute)
-    lay_out(unet, vae, device=accelerator.device)
+        use_xformers(unet, device=device, dtype=COMPUTE_DTYPES[train.precision])
+    lay_out(unet, device=device)
     unet.train()
     velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
-    device = accelerator.device
-    latents = read_latents(task.model)
-    return Models(unet.to(device), vae.to(device), text.to(device), latents, predicts_velocity=velocity)
+    vae = load_vae(task, device=device) if task.needs_vae else None
+    text = load_text_encoders(task, device=device) if task.needs_text_encoder else no_text_encoders(task.model, train=train)
+    return Models(unet.to(device), vae, text, read_latents(task.model), predicts_velocity=velocity)
 
 
-def lay_out(unet: UNet2DConditionModel, vae: AutoencoderKL, *, device: torch.device) -> None:
+def load_unet(task: TrainTask) -> UNet2DConditionModel:
+    train = task.job.train
+    masters = COMPUTE_DTYPES[train.precision] if train.method == "lora" else torch.float32
+    with model_errors(task.model):
+        return UNet2DConditionModel.from_pretrained(task.model, subfolder="unet", dtype=masters, **file_choice(task))
+
+
+def load_vae(task: TrainTask, *, device: torch.device) -> AutoencoderKL:
+    train, compute = task.job.train, COMPUTE_DTYPES[task.job.train.precision]
+    wide = vae_dtype(task.model, family=read_base_model(task.model).family, compute=compute)
+    with model_errors(task.model):
+        vae = AutoencoderKL.from_pretrained(task.model, subfolder="vae", dtype=wide, **file_choice(task))
+    if train.attention == "xformers":
+        use_xformers(vae, device=device, dtype=wide)
+    lay_out(vae, device=device)
+    vae.requires_grad_(False).eval().to(device)  # pyright: ignore[reportArgumentType] (diffusers annotates a wrapper)
+    return vae
+
+
+def load_text_encoders(task: TrainTask, *, device: torch.device) -> TextEncoders:
+    train, variant = task.job.train, task.job.model.variant
+    return read_text_encoders(task.model, train=train, variant=variant, compute=COMPUTE_DTYPES[train.precision]).to(device)
+
+
+def file_choice(task: TrainTask) -> dict[str, Any]:
+    return {"use_safetensors": True, "variant": task.job.model.variant}
+
+
+def lay_out(model: UNet2DConditionModel | AutoencoderKL, *, device: torch.device) -> None:
     """Channels last, as cuDNN's kernels for tensor cores want them (https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html).
     On a CPU a VAE gains an eighth by it, and a UNet nothing."""
-    models: list[torch.nn.Module] = [vae, unet] if device.type == "cuda" else [vae]
-    for model in models:
+    if device.type == "cuda" or isinstance(model, AutoencoderKL):
         model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch leaves it out of its overloads)
 
 
@@ -214,11 +233,19 @@ class TorchTrainer:
             height=resolution.height,
             seed=self.task.job.train.seed,
         )
-        models = self.runner.models
+        models = self._drawing_models()
         with self._averaged_weights(), self.runner.accelerator.autocast():
             models.train(False)
             write_pictures(pipeline_of(models, tokenizers=self.tokenizers, scheduler=self.scheduler), plan, folder=folder)
             models.train(True)
+
+    def _drawing_models(self) -> Models:
+        """Encoders that have run before the training are read again for the while: that takes a second or two of a minute, and
+        kept on the host they would take its memory from snapshots all the time."""
+        models, device = self.runner.models, self.runner.accelerator.device
+        vae = load_vae(self.task, device=device) if models.vae is None else models.vae
+        text = models.text if models.text.parts else load_text_encoders(self.task, device=device)
+        return replace(models, vae=vae, text=text)
 
     @contextmanager
     def _averaged_weights(self) -> Generator[None]:

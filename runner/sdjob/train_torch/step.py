@@ -68,8 +68,10 @@ class MicroBatch:
 @dataclass(frozen=True)
 class Models:
     unet: UNet2DConditionModel
-    vae: AutoencoderKL
+    vae: AutoencoderKL | None
     text: TextEncoders
+    """Without parts, as the VAE is None, where they have run before the training."""
+
     latents: LatentFacts
     predicts_velocity: bool
 
@@ -80,8 +82,7 @@ class Models:
 
 def latents_of(models: Models, micro: MicroBatch) -> Tensor:
     """Of moments that came with the batch, or of what the VAE makes of its pixels."""
-    pictures = micro.pictures
-    moments = encode_pictures(models.vae, pictures["pixels_BCHW"]) if "pixels_BCHW" in pictures else pictures
+    moments = micro.pictures if models.vae is None else encode_pictures(models.vae, micro.pictures["pixels_BCHW"])
     return drawn_latents(moments, posterior_BCHW=micro.posterior_BCHW, scaling_factor=models.latents.scaling_factor)
 
 

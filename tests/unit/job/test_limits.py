@@ -35,6 +35,11 @@ class TestProgress:
         for lucky in range(5):
             check_progress([attempt(n, minutes=11, committed=n == lucky) for n in range(5)])
 
+    def test_encodings_that_are_kept_are_progress(self):
+        long = [attempt(n, minutes=11, killed=True) for n in range(5)]
+        long[3].events.insert(1, {"kind": "encodings-kept", "shards": 1, "time_s": long[3].events[0]["time_s"]})
+        check_progress(long)
+
     def test_only_the_last_five_count(self):
         early = [attempt(0, minutes=60, committed=True)]
         with pytest.raises(NoProgressError):

@@ -1,12 +1,13 @@
 """What an attempt goes on with: kept values, refused differences, and when going on is exact."""
 
+from dataclasses import replace
+
 import pytest
 
 from fakes.checkpoints import make_job
 from sdjob.core.errors import UsageError
 from sdjob.job.resume import check_identity, check_length, inexact_because, resolve
 from sdjob.spec.hardware import parse_accelerator
-from sdjob.spec.identity import rounding_part
 
 FINGERPRINT = {"device": "x86_64", "devices": 1, "threads": 2, "versions": {"torch": "2.13"}}
 
@@ -25,7 +26,7 @@ def facts(resolution, **changed):
         "total_steps": resolution.total_steps,
         "precision": resolution.job.train.precision,
         "fingerprint": FINGERPRINT,
-        "arithmetic": rounding_part(resolution.job),
+        "arithmetic": resolution.arithmetic,
         "inexact": [],
         **changed,
     }
@@ -157,9 +158,8 @@ class TestIdentity:
 
 
 class TestExactness:
-    def reasons(self, *, stored=None, fingerprint=FINGERPRINT, job=None):
-        job = job or resolved().job
-        return inexact_because(stored or facts(resolved()), fingerprint=fingerprint, job=job)
+    def reasons(self, *, stored=None, fingerprint=FINGERPRINT, resolution=None):
+        return inexact_because(stored or facts(resolved()), fingerprint=fingerprint, resolution=resolution or resolved())
 
     def test_the_same_machine_is_exact(self):
         assert self.reasons() == []
@@ -176,12 +176,18 @@ class TestExactness:
         assert self.reasons(fingerprint={**FINGERPRINT, **changed}) == [reason]
 
     def test_another_order_of_additions_is_not(self):
-        job = resolved(make_job(train={"device_batch": 2})).job
-        assert self.reasons(job=job) == ["train.device_batch: 1 -> 2"]
+        resolution = resolved(make_job(train={"device_batch": 2}))
+        assert self.reasons(resolution=resolution) == ["train.device_batch: 1 -> 2"]
+
+    def test_encodings_that_were_computed_in_other_batches_are_not(self):
+        assert self.reasons(resolution=replace(resolved(), encodes_once=True)) == ['train.cache: "not used" -> "used"']
+
+    def test_a_word_for_the_cache_that_changes_nothing_is_exact(self):
+        assert self.reasons(resolution=resolved(make_job(train={"cache": "never"}))) == []
 
     def test_nor_are_kernels_that_are_not_deterministic(self):
         fast = resolved(make_job(train={"deterministic": False}))
-        assert self.reasons(stored=facts(fast), job=fast.job) == ["train.deterministic is false"]
+        assert self.reasons(stored=facts(fast), resolution=fast) == ["train.deterministic is false"]
 
     def test_once_inexact_always_inexact(self):
         assert self.reasons(stored=facts(resolved(), inexact=["devices: 1 -> 2"])) == ["devices: 1 -> 2"]

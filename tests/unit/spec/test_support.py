@@ -11,6 +11,7 @@ from unit.spec.jobs import job
         ["train.method=full", "train.ema={}"],
         ["data.buckets={}", "data.prior={source: dogs, caption: a dog}"],
         ["data={sources: [{source: a, repeats: 3}, {source: b, trigger_word: sks}]}"],
+        ["train.cache=always"],
         ["train.cache=never", "train.attention=sdpa", "data.caption_dropout=0.1", "model.variant=fp16"],
         [
             "model.source=hf://a/b",
@@ -51,7 +52,6 @@ def test_what_works(overrides: list[str]):
         ("model.vae", ["model.vae=/vae"]),
         ("data.held_out", ["data.held_out.share=0.1"]),
         ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
-        ("train.cache", ["train.cache=always"]),
         ("run.slices", ["train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"]),
     ],
 )

@@ -19,12 +19,15 @@ from sdjob.spec.job import JobSpec
 from sdjob.spec.places import Place, parse_place
 from sdjob.store.patient import PatientStore
 
-CHECKPOINTS = "checkpoint.to"
+CHECKPOINTS, ENCODINGS = "checkpoint.to", "run.cache"
 PROBE_PREFIX = ".sdjob-doctor-"  # a dot name: who lists a published folder passes it over
 
 
 def target_checks(job: JobSpec, *, asker: Asker, log: Log) -> Iterator[Check]:
     yield Check(CHECKPOINTS, lambda: checkpoints(job, asker=asker, log=log))
+    if job.run.cache is not None:
+        shared = parse_place(job.run.cache, base=Path.cwd())
+        yield Check(ENCODINGS, lambda: encodings(shared, asker=asker))
     for number, target in enumerate(job.publish):
         name = f"publish.{number}.to"
         yield Check(name, lambda name=name, target=target: published(name, target=target, asker=asker))
@@ -75,6 +78,13 @@ def expiry(name: str, *, store: PatientStore) -> Iterator[Finding]:
             yield warning(name, f"{store.uri}: {rule}", next_step="Leave this prefix out of the rule, or take another one.")
 
     yield from asked(name, look, otherwise=not_fatal)
+
+
+def encodings(place: Place, *, asker: Asker) -> Iterator[Finding]:
+    store = asker.store(place)
+    if place.scheme != "file":
+        yield from asked(ENCODINGS, lambda: [credentials(ENCODINGS, place=place, asker=asker)])
+    yield from asked(ENCODINGS, lambda: [writable(ENCODINGS, place=place, store=store)])
 
 
 # ---- published folders -----------------------------------------------------------------------------------------------------

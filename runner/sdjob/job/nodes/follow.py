@@ -1,4 +1,4 @@
-"""A node of a gang that is not the first: it trains along, and writes nothing into the run's place.
+"""A node of a gang that is not the first: it trains along, and writes nothing into the run's place but what it has encoded.
 
 It restores the very commit that node 0 chose, verified by its hashes like everybody's, on its own scratch.
 """
@@ -9,12 +9,14 @@ from pathlib import Path
 
 from sdjob.ckpt.history import History
 from sdjob.ckpt.manifest import DamagedBlobError, Manifest
+from sdjob.core.channel import Message
 from sdjob.core.errors import StorageError, UsageError
+from sdjob.job.encodings import EncodedShards
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.nodes.peers import Peers
 from sdjob.job.nodes.start import Start
-from sdjob.job.prepare import Run, Staged, pictures_of, resolution_of, stage, train_task
+from sdjob.job.prepare import Run, Staged, pictures_of, resolution_of, shards_of, stage, train_task
 from sdjob.job.resume import Resolution, num_processes
 from sdjob.job.scratch import attempt_folder
 from sdjob.job.stop import RERUN
@@ -34,6 +36,7 @@ class Follower:
     staged: Staged | None
     """What was staged while the log was looked at; None before the first commit."""
 
+    _shards: EncodedShards | None = None
     _stopping: bool = False
 
     def execute(self) -> None:
@@ -54,38 +57,52 @@ class Follower:
         resolution = resolution_of(run, staged, stored=manifest.facts if manifest else None)
         check_same(resolution, start=start)
         resolution = replace(resolution, total_steps=start.total_steps, threads=start.threads)
+        node, checkpoint = self.peers.node, folder / RESTORED if manifest else None
+        processes = num_processes(resolution.job, accelerator=run.accelerator)
+        if manifest is None or manifest.step < resolution.total_steps:
+            self._shards = shards_of(run, staged, resolution, folder=folder, checkpoint=checkpoint, node=node)
+        encode = self._shards.bring(num_processes=processes) if self._shards else None
         task = train_task(
             run,
             staged,
             resolution,
             start_step=manifest.step if manifest else 0,
-            restore_from=folder / RESTORED if manifest else None,
-            pictures=staged.pictures or pictures_of(run, staged),
+            restore_from=checkpoint,
+            pictures=pictures_of(run, staged, encode=encode),
             folder=folder,
             compiled=None,  # node 0 alone keeps what is compiled
+            encode=encode,
         )
-        node = self.peers.node
         run.log.event(
             "train",
             f"training along as node {node.number} of {node.count}, from step {task.start_step} to step {task.total_steps}",
             start_step=task.start_step,
             total_steps=task.total_steps,
         )
-        self._run_trainers(task)
+        self._run_trainers(task, num_processes=processes)
 
-    def _run_trainers(self, task: TrainTask) -> None:
+    def _run_trainers(self, task: TrainTask, *, num_processes: int) -> None:
         run = self.run
         task_file = task.scratch / "task.json"
         write_task(task, task_file)
-        processes = num_processes(task.job, accelerator=run.accelerator)
-        shape = self.peers.shaped(GangShape.of(task, num_processes=processes, num_devices=run.accelerator.devices_per_node))
-        gang = Gang(run.stop, run.clock, on_message=lambda _: None, watch=self._watch)
+        devices = run.accelerator.devices_per_node
+        shape = self.peers.shaped(GangShape.of(task, num_processes=num_processes, num_devices=devices))
+        gang = Gang(run.stop, run.clock, on_message=self._on_message, watch=self._watch)
         self.peers.on_loss = gang.wake
+        if self._shards is not None:
+            self._shards.on_failure = gang.wake
         with self.peers.explaining():
             gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
 
+    def _on_message(self, message: Message) -> None:
+        """What this node's trainers have encoded is all that is heard of them: the rest is told to node 0 by its own."""
+        if self._shards is not None and message["event"] == "shard":
+            self._shards.heard(message)
+
     def _watch(self) -> None:
         self.peers.check()
+        if self._shards is not None:
+            self._shards.check()
         if self.run.stop.requested and not self._stopping:
             self._stopping = True
             self.run.log.event("stopping", "asked to stop: all nodes end after the same step, and node 0 saves it")

@@ -21,6 +21,7 @@ def named_places(job: JobSpec) -> dict[str, str]:
         "checkpoint.to": job.checkpoint.to if "to" in job.checkpoint.model_fields_set else f"runs/{job.name}",
         **{f"publish.{number}.to": target.to for number, target in enumerate(job.publish)},
         "run.scratch": job.run.scratch,
+        "run.cache": job.run.cache,
     }
     return {field: text for field, text in named.items() if text is not None}
 
@@ -78,11 +79,17 @@ def hub_kinds(job: JobSpec) -> Iterator[Finding]:
             )
 
 
-def checkpoint_is_no_repository(job: JobSpec) -> Iterator[Finding]:
-    place = known_places(job).get("checkpoint.to")
-    if place and place.scheme == "hf":
-        what = "the Hub cannot hold checkpoints: publish there, or set publish[].every_steps"
-        yield Finding(at("checkpoint.to"), what, "allowed: s3://bucket/prefix, gs://bucket/prefix, or a folder")
+NO_REPOSITORIES = {
+    "checkpoint.to": "the Hub cannot hold checkpoints: publish there, or set publish[].every_steps",
+    "run.cache": "the Hub cannot hold encodings",
+}
+
+
+def are_no_repositories(job: JobSpec) -> Iterator[Finding]:
+    for field, what in NO_REPOSITORIES.items():
+        place = known_places(job).get(field)
+        if place and place.scheme == "hf":
+            yield Finding(at(field), what, "allowed: s3://bucket/prefix, gs://bucket/prefix, or a folder")
 
 
 def apart(job: JobSpec) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ RULES: tuple[Rule, ...] = (
     places.are_places,
     places.revisions,
     places.hub_kinds,
-    places.checkpoint_is_no_repository,
+    places.are_no_repositories,
     places.apart,
     pictures.one_or_several,
     pictures.columns,

@@ -65,6 +65,7 @@ def test_with_a_job_what_it_needs_and_lacks_is_69(installed):
         ({"model": {"source": "hf://a/b"}}, ("torch", "hub")),
         ({"data": {"source": "hf://a/b"}}, ("torch", "hub", "data")),
         ({"checkpoint": {"to": "s3://bucket/x"}, "publish": [{"to": "gs://bucket/x"}]}, ("torch", "s3", "gcs")),
+        ({"run": {"cache": "gs://bucket/x"}}, ("torch", "gcs")),
         ({"track": ["wandb"]}, ("torch", "track")),
     ],
 )

@@ -274,6 +274,14 @@ class TestCheckpoints:
         assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["run", "run/log"]
 
 
+def test_encodings_that_jobs_share_go_where_can_be_written():
+    store = PlacedStore()
+    job = job_of(checkpoint={"to": "gs://bucket/run"}, run={"cache": "s3://bucket/shared"})
+    found = written(job, asker_of({"gs://bucket/run": PlacedStore(), "s3://bucket/shared": store}))
+    assert told(found, "run.cache") == [("ok", "memory://run as a role."), ("ok", "memory://run can be written.")]
+    assert store.objects == {}
+
+
 # ---- where results go ------------------------------------------------------------------------------------------------------
 
 
