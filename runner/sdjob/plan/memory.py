@@ -24,7 +24,7 @@ from sdjob.spec.train import TrainSpec
 # of rows and columns (arXiv 1804.04235), next to nothing. Prodigy: two moments, the start and a sum beside them (arXiv
 # 2306.06101).
 MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "adafactor": 0, "prodigy": 16}
-MASTER_BYTES = GRADIENT_BYTES = EMA_BYTES = 4
+FLOAT32_BYTES = MASTER_BYTES = GRADIENT_BYTES = EMA_BYTES = 4
 # What a driver leaves of a card's memory: 22888 of 24576 MiB, as EC2 lists L4s and A10Gs (describe-instance-types: g6, g5).
 GPU_USABLE = 22888 / 24576
 # What libtpu gives a program: 15.75 of v5e's 16 GiB, 31.24 of v6e's 32 (tests/parity/test_flax_forecast.py).
@@ -133,17 +133,23 @@ class DeviceSum:
         train, layers = self.job.train, self.layers
         trained = trained_params(layers, train=train) + text_trained(self.job, model=self.model)
         base = sum(layer.params for layer in layers)
-        peak, encoding = self.peak(), self.encoding()
-        in_between = max(peak.activations, encoding - peak.gradients) + self.kept_of_text()
         return {
             "weights": self.width * (base if train.method == "lora" else 0) + MASTER_BYTES * trained / self.spread_over,
-            "gradients": peak.gradients + GRADIENT_BYTES * text_trained(self.job, model=self.model) / self.spread_over,
             "moments": MOMENT_BYTES[train.optimizer.name] * trained / self.spread_over,
             "ema": EMA_BYTES * trained / self.spread_over if train.ema else 0,
-            "activations": in_between,
             "encoders": self.encoders(),
-            "workspace": self.workspace(layers, in_between=in_between),
+            **self.passing_parts(layers),
         }
+
+    def passing_parts(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """What is there at the peak alone: of a step, or of drawing for a validation, when no gradients are left."""
+        peak, encoding, drawing = self.peak(), self.encoding(), self.drawing()
+        gradients = peak.gradients + GRADIENT_BYTES * text_trained(self.job, model=self.model) / self.spread_over
+        in_between = max(peak.activations, encoding - peak.gradients) + self.kept_of_text()
+        if drawing > gradients + in_between:
+            return {"drawing": drawing, "workspace": self.workspace(layers, in_between=drawing)}
+        workspace = self.workspace(layers, in_between=in_between)
+        return {"gradients": gradients, "activations": in_between, "workspace": workspace}
 
     def peak(self) -> Peak:
         train, on_flax = self.job.train, self.job.train.backend == "flax"
@@ -194,6 +200,19 @@ class DeviceSum:
         layers = self.model.vae_encoder(width=resolution.width, height=resolution.height)
         largest = max(layer.outputs for layer in layers)
         return self.pictures * largest * (3 * numbers.in_products + (2 if numbers.widened else 1) * numbers.in_norms)
+
+    def drawing(self) -> float:
+        """A validation's pictures of one prompt, decoded at once: the widest map as it comes, and twice around a norm; and the
+        encoders that the training itself does without. SDXL's VAE computes in float32."""
+        asked, resolution, numbers = self.job.validation, self.job.data.resolution, self.numbers
+        if asked is None or self.job.train.backend == "flax":
+            return 0
+        wide = 3 * FLOAT32_BYTES if self.model.is_sdxl else numbers.in_products + 2 * numbers.in_norms
+        widest = self.model.shape.vae["block_out_channels"][:2][-1] * resolution.width * resolution.height
+        brought = (self.model.vae_params if pictures_run_once(self.job) else 0) + (
+            self.model.text_params if captions_run_once(self.job) else 0
+        )
+        return asked.images * widest * wide + self.width * brought
 
     def workspace(self, layers: Sequence[Layer], *, in_between: float) -> float:
         if self.job.train.backend == "flax":

@@ -62,6 +62,10 @@ class KnownModel:
         return list(network.vae_encoder(self.shape.vae, picture=Grid(height, width)))
 
     @property
+    def is_sdxl(self) -> bool:
+        return family_of(self.shape.unet) == "sdxl"
+
+    @property
     def downscaling(self) -> int:
         return 2 ** (len(self.shape.vae["block_out_channels"]) - 1)
 
