@@ -49,7 +49,7 @@ def test_a_killed_and_a_stopped_attempt_are_followed_by_others_to_the_same_end(w
 
 
 # What a start that goes on from a commit consists of, in the order in which its parts end.
-LAPS = ["imports", "stage", "look", "claim", "restore", "pictures", "prepare", "trainer-imports", "load", "first-step"]
+LAPS = ["imports", "stage", "look", "claim", "restore", "cache", "pictures", "prepare", "trainer-imports", "load", "first-step"]
 
 
 def test_a_restart_finds_the_checkpoint_on_scratch_and_says_what_its_start_took(workshop, tmp_path, seaweed, monkeypatch):

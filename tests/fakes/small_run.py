@@ -25,4 +25,5 @@ from sdjob.cli.main import main  # noqa: E402
 
 if __name__ == "__main__":
     SystemClock.sleep = lambda self, seconds: time.sleep(min(seconds, LONGEST_WAIT_S))  # pyright: ignore[reportAttributeAccessIssue]
+    sys.argv += ["--set", "train.cache=never"]  # the small trainer has no encoders
     sys.exit(main())

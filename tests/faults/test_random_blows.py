@@ -26,7 +26,6 @@ from sdjob.store.open import open_store
 
 SMALL: dict[str, Any] = {
     "train__steps": 100,
-    "train__cache": "never",  # the small trainer has no encoders
     "checkpoint__every_steps": 5,
     "checkpoint__keep": 2,
     "validation": None,
