@@ -215,10 +215,7 @@ TORCH = _all(
     ("EMA is not saved", '        files["ema.safetensors"] = ', '        files["weights.safetensors"] = ', ),
     ("EMA is not restored", '            shadow.copy_(averages[f"ema.{name}"])', "            pass"),
     ("EMA's count is not restored", '        state.ema.optimization_step = scalars["ema_count"]', "        pass"),
-    ("one moment is saved twice", '"v": "exp_avg_sq"}', '"v": "exp_avg"}'),
-    ("one moment is not restored", "own = {long: torch.empty_like(parameter).copy_(moments[f\"optimizer.{short}.{name}\"]) for", "own = {long: torch.zeros_like(parameter) if short == \"v\" else moments[f\"optimizer.{short}.{name}\"].clone() for"),
-    ("the optimizer's count is one too many", "torch.tensor(count, device=parameter.device)", "torch.tensor(count + 1, device=parameter.device)"),
-    ("the optimizer's count is not saved", '"optimizer_count": max(steps, default=0.0),', '"optimizer_count": 0.0,'),
+    ("the optimizer's count is not saved", '"optimizer_count": optimizers.count_of(state.optimizer),', '"optimizer_count": 0.0,'),
     ("the loss scale is not saved", '"loss_scale": state.scaler.state_dict() if state.scaler else None,', '"loss_scale": None,'),
     ("the loss scale is not restored", '        state.scaler.load_state_dict(scalars["loss_scale"])', "        pass"),
     ("the weights are not restored", "            parameter.copy_(weights[name])", "            pass"),
@@ -226,17 +223,25 @@ TORCH = _all(
     ("other parameters are taken", "    if set(own) != set(given):", "    if False:"),
 )  # fmt: skip
 
+TORCH_OPTIMIZER = _all(
+    "runner/sdjob/train_torch/optimizer.py",
+    TORCH_TESTS,
+    ("one moment is saved twice", '"v": ("exp_avg_sq", "state2"),', '"v": ("exp_avg", "state2"),'),
+    ("one moment is not restored", "placed(tensor, like=parameter) for", "placed(torch.zeros_like(tensor) if short == \"v\" else tensor, like=parameter) for"),
+    ("the optimizer's count is one too many", "step = torch.tensor(count,", "step = torch.tensor(count + 1,"),
+)  # fmt: skip
+
 FLAX = _all(
     "runner/sdjob/train_flax/state.py",
     FLAX_TESTS,
     ("flax: EMA is not saved", '        files["ema.safetensors"] = on_host(state.averages, prefix="ema.")', '        files["ema.safetensors"] = on_host(state.parameters, prefix="ema.")'),
-    ("flax: EMA is not restored", 'averages = read_in(read_tensors(folder / "ema.safetensors"), paths=paths, put=put, prefix="ema.")', "averages = start.averages"),
-    ("flax: one moment is saved twice", '**on_host(state.second, prefix="optimizer.v.")', '**on_host(state.first, prefix="optimizer.v.")'),
-    ("flax: one moment is not restored", "{**start.second, **second}", "{**start.second}"),
+    ("flax: EMA is not restored", 'averages = read_in(read_tensors(folder / "ema.safetensors"), paths=paths, put=put_average or put, prefix="ema.")', "averages = start.averages"),
+    ("flax: one moment is saved twice", 'on_host(tensors, prefix=f"{OPTIMIZER}{slot}.")', 'on_host(next(iter(state.moments.values())), prefix=f"{OPTIMIZER}{slot}.")'),
+    ("flax: one moment is not restored", "for slot, own in kept.items()}", "for slot, own in {**kept, \"v\": start.moments[\"v\"]}.items()}"),
     ("flax: the optimizer's count is one too many", 'count=int(scalars["optimizer_count"])', 'count=int(scalars["optimizer_count"]) + 1'),
     ("flax: the count is not saved", '"optimizer_count": float(count)', '"optimizer_count": 0.0'),
     ("flax: the weights are not restored", "state = TrainState(parameters, ", "state = TrainState(start.parameters, "),
-    ("flax: layouts are not turned", "torchs = names.to_torch(self.paths[without_kind(name)], values)", "torchs = values"),
+    ("flax: layouts are not turned", "torchs = slot_to_torch(slot, values, path=self.paths[without_kind(name)])", "torchs = values"),
     ("flax: other parameters are taken", "    if stored.keys() != start.parameters.keys():", "    if False:"),
 )  # fmt: skip
 
@@ -274,4 +279,4 @@ POSITION = [
     ),
 ]  # fmt: skip
 
-MUTANTS = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *TORCH, *FLAX, *POSITION]
+MUTANTS = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *TORCH, *TORCH_OPTIMIZER, *FLAX, *POSITION]

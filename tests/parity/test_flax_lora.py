@@ -10,11 +10,15 @@ import torch
 from diffusers import UNet2DConditionModel as TorchUNet
 from flax import nnx
 
+from fakes.checkpoints import make_job, write_checkpoint
 from fakes.flax_parity import assert_gradients_agree, channels_first, channels_last, distance, write_family
+from fakes.flax_runs import make_flax_trainer
+from fakes.torch_runs import make_task
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.tensor_file import read_tensors, write_tensors
+from sdjob.job.weights import build_published
 from sdjob.spec.train import LoraSpec
-from sdjob.train_flax.lora import add_lora, load_lora, lora_tensors, set_dropout_keys
+from sdjob.train_flax.lora import adaptable_layers, add_lora, attach_lora, load_lora, lora_tensors, set_dropout_keys
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import from_file, read_unet
 from sdjob.train_flax.models.layers import Compute, Dense, LoraParam
@@ -22,6 +26,10 @@ from sdjob.train_torch import lora as torch_lora
 
 ATTENTION = LoraSpec().targets
 EVERYTHING = (*ATTENTION, "proj_in", "ff.net.0.proj", "ff.net.2", "conv1", "conv_shortcut", "time_emb_proj", "conv")
+PATTERNS = {
+    "rank_pattern": {"attn1.to_k": 5, "mid_block.*to_v": 1},
+    "alpha_pattern": {"to_k": 1.0, "conv1": 4.0, "down_blocks.0.*": 2.0},
+}
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,8 @@ def test_only_adapters_are_of_their_own_type(models):
 
 
 def test_prediction_and_gradients(models):
-    spec = LoraSpec(rank=3, alpha=6.0, targets=EVERYTHING)
+    """Every kind of layer, ranks and alphas by pattern, which torch leaves to peft."""
+    spec = LoraSpec(rank=3, alpha=6.0, targets=EVERYTHING, **PATTERNS)
     ours, theirs = both(models["sd1"], spec)
     generator = torch.Generator().manual_seed(1)
     parameters = torch_lora.lora_parameters(theirs)
@@ -71,6 +80,8 @@ def test_prediction_and_gradients(models):
     noisy, text = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 7, 32, generator=generator)
     predicted = theirs(noisy, torch.tensor([5, 800]), text).sample
     predicted.square().mean().backward()
+    scales = {layer.lora_scale for layer in adaptable_layers(ours).values() if layer.lora_A is not None}
+    assert scales == {6 / 3, 1 / 5, 1 / 3, 4 / 3, 2 / 3, 6 / 1}
 
     graph, adapters, frozen = nnx.split(ours, LoraParam, ...)
 
@@ -83,6 +94,28 @@ def test_prediction_and_gradients(models):
     flat = nnx.to_flat_state(gradients)
     named = {f"unet.{names.torch_name(path)}": names.to_torch(path, np.asarray(v.get_value())) for path, v in flat}
     assert_gradients_agree(named, {name: parameter.grad for name, parameter in parameters.items()})
+
+
+def test_a_published_file_is_drawn_with_its_own_ranks_and_alphas(models, tmp_path):
+    job = make_job(train={"lora": {"rank": 3, "alpha": 6.0, "targets": list(EVERYTHING), **PATTERNS}})
+    ours = read_unet(models["sd1"])
+    add_lora(ours, spec=job.train.lora, seed=0)
+    random = np.random.default_rng(0)
+    drawn = {
+        name: random.standard_normal(values.shape).astype(np.float32)
+        for name, values in values_of(lora_tensors(ours), tmp_path).items()
+    }
+    load_lora(ours, drawn)
+    write_checkpoint(tmp_path / "checkpoint", weights=drawn)
+    build_published(tmp_path / "checkpoint", job=job, model_dir=None, out=tmp_path / "out")
+    bare = read_unet(models["sd1"])
+    attach_lora(bare, tmp_path / "out" / "pytorch_lora_weights.safetensors")
+    for name, layer in adaptable_layers(ours).items():
+        other = adaptable_layers(bare)[name]
+        assert (layer.lora_A is None) == (other.lora_A is None)
+        if layer.lora_A is not None:
+            assert other.lora_scale == layer.lora_scale, name
+            assert np.array_equal(other.lora_A.get_value(), layer.lora_A.get_value()), name
 
 
 class TestDropout:
@@ -125,6 +158,11 @@ class TestRefusals:
     def test_no_such_layer(self, models):
         with pytest.raises(UsageError, match="no layer named to_x or q"):
             add_lora(read_unet(models["sd1"]), spec=LoraSpec(targets=("to_x", "q")), seed=0)
+
+    def test_a_pattern_that_nothing_is_called(self, models):
+        with pytest.raises(UsageError, match="no module with a LoRA is called 'to_qq'") as caught:
+            make_flax_trainer(make_task(models["sd1"].parent, train={"lora": {"rank_pattern": {"to_qq": 2}}}))
+        assert caught.value.where == "train.lora.rank_pattern"
 
     @pytest.mark.parametrize("spoil", ["missing", "surplus", "misshapen"])
     def test_other_layers_or_another_rank(self, models, tmp_path, spoil):

@@ -42,8 +42,12 @@ CASES = [("lora", "sd2", "frozen"), ("full", "sd1", "full"), ("lora", "sdxl", "l
 def task(request, models):
     """v-prediction by sd2; only a LoRA has targets."""
     method, family, text_encoder = request.param
-    train = TRAIN if method == "lora" else {name: part for name, part in TRAIN.items() if name != "lora"}
-    return make_task(models / family, method=method, train={**train, "text_encoder": text_encoder}, validation=VALIDATION)
+    train = {**TRAIN, "text_encoder": text_encoder}
+    if text_encoder == "lora":
+        train["lora"] = {**TRAIN["lora"], "rank_pattern": {"text_model.*0.*q_proj": 2}, "alpha_pattern": {"v_proj": 1.0}}
+    if method == "full":
+        del train["lora"]
+    return make_task(models / family, method=method, train=train, validation=VALIDATION)
 
 
 def kinds_of(task):

@@ -2,13 +2,14 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from peft import LoraConfig, inject_adapter_in_model
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fakes.checkpoints import make_job
@@ -40,9 +41,11 @@ def predicted(unet: torch.nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def train_at_random(unet: UNet2DConditionModel, *, rank: int, alpha: float, targets: list[str]) -> dict[str, Tensor]:
+def train_at_random(
+    unet: UNet2DConditionModel, *, rank: int, alpha: float, targets: list[str], **patterns: Any
+) -> dict[str, Tensor]:
     """Gives a UNet LoRA layers of random weights, and returns these under a checkpoint's names."""
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets), unet)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, **patterns), unet)
     generator = torch.Generator().manual_seed(2)
     for name, parameter in unet.named_parameters():
         if "lora_" in name:
@@ -76,6 +79,35 @@ def test_both_published_files_draw_what_was_trained(models, tmp_path, family, lo
         pipeline = StableDiffusionPipeline.from_pretrained(model)
         pipeline.load_lora_weights(tmp_path / "out", weight_name=file)
         torch.testing.assert_close(predicted(pipeline.unet), trained, rtol=1e-5, atol=1e-6)
+
+
+def test_ranks_and_alphas_by_pattern_are_in_both_files(models, tmp_path):
+    """ComfyUI and A1111 add kohya's matrices each by its own alpha and rank; diffusers drops such alphas of that form."""
+    patterns = {"rank_pattern": {"conv1": 2, "down_blocks.0.*to_q": 7}, "alpha_pattern": {"conv1": 1.0, "to_k": 3.0}}
+    lora: dict[str, Any] = {"rank": 4, "alpha": 8.0, "targets": EVERYTHING, **patterns}
+    unet = load_unet(models / "sd1")
+    tensors = train_at_random(unet, **lora)
+    (tmp_path / "checkpoint").mkdir()
+    save_file(tensors, tmp_path / "checkpoint" / "weights.safetensors")
+    job = make_job("lora", train={"lora": lora})
+    build_published(tmp_path / "checkpoint", job=job, model_dir=models / "sd1", out=tmp_path / "out")
+    pipeline = StableDiffusionPipeline.from_pretrained(models / "sd1")
+    pipeline.load_lora_weights(tmp_path / "out")
+    torch.testing.assert_close(predicted(pipeline.unet), predicted(unet), rtol=1e-5, atol=1e-6)
+    kohya = merged(load_unet(models / "sd1"), load_file(tmp_path / "out" / "tiny.kohya.safetensors"))
+    torch.testing.assert_close(predicted(kohya), predicted(unet), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def merged(unet: UNet2DConditionModel, kohya: dict[str, Tensor]) -> UNet2DConditionModel:
+    """weight + alpha / rank * up x down, as https://github.com/kohya-ss/sd-scripts/blob/main/networks/merge_lora.py."""
+    for name, weight in unet.named_parameters():
+        module = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+        if f"{module}.alpha" in kohya:
+            up, down = (kohya[f"{module}.lora_{which}.weight"] for which in ("up", "down"))
+            product = (up.flatten(1) @ down.flatten(1)).view(weight.shape)
+            weight.data += kohya[f"{module}.alpha"] / down.shape[0] * product
+    return unet
 
 
 def test_the_folder_alone_is_enough_for_diffusers(models, tmp_path):

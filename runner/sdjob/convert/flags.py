@@ -125,7 +125,7 @@ TRAINING = (
     Flag("allow_tf32", "switch", TORCH, because="float32 products stay float32; train.precision: bf16 is faster still"),
     Flag("enable_xformers_memory_efficient_attention", "switch", TORCH, becomes="`train.attention: xformers`"),
     Flag("use_ema", "switch", FULL, becomes="`train.ema: {decay: 0.9999}`, the script's own decay"),
-    Flag("offload_ema", "switch", FULL, because="the averages stay on the device; the result is the same"),
+    Flag("offload_ema", "switch", FULL, becomes="`train.ema.offload`, with `--use_ema`"),
     Flag("foreach_ema", "switch", FULL, because="it changes speed alone"),
     Flag("rank", "int", LORA, default=4, becomes="`train.lora.rank`; `alpha` is the rank, as in the script"),
     Flag("prediction_type", "text", TORCH, choices=("epsilon", "v_prediction"), becomes="`train.loss.prediction`"),

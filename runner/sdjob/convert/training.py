@@ -31,6 +31,10 @@ def more_training(request: Request) -> Iterator[Answer]:
         yield Setting(
             "train.ema.decay", EMA_DECAY, "use_ema", "the script's own; the averages are what is published", always=True
         )
+        if request.value("offload_ema"):
+            yield Setting("train.ema.offload", True, "offload_ema")
+    elif request.value("offload_ema"):
+        yield Note("--offload_ema", "without --use_ema there are no averages.")
     yield Setting("train.gradient_checkpointing", bool(request.value("gradient_checkpointing")), "gradient_checkpointing")
     if request.value("enable_xformers_memory_efficient_attention"):
         yield Setting("train.attention", "xformers", "enable_xformers_memory_efficient_attention")

@@ -15,6 +15,7 @@ UNET_CONFIG, SCHEDULER_CONFIG = FAMILY_FILES = ("unet/config.json", "scheduler/s
 class BaseModel:
     family: Family
     v_prediction: bool
+    zero_terminal_snr: bool = False
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -40,4 +41,5 @@ def read_base_model(model_dir: Path) -> BaseModel:
     return BaseModel(
         family=family_of(read_config(model_dir / UNET_CONFIG)),
         v_prediction=scheduler.get("prediction_type") == "v_prediction",
+        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr")),
     )

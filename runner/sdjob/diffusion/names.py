@@ -1,8 +1,8 @@
 """Names of tensors in a checkpoint, and what other programs call them.
 
 A checkpoint holds `unet.<parameter>` (full) or `unet.<module>.lora_A.weight` and `.lora_B.weight` (LoRA, as peft saves
-them), and the same behind `text_encoder.` and `text_encoder_2.` where these are trained too; moving averages stand in a file of
-their own as `ema.<name>`.
+them; of DoRA `.lora_magnitude_vector` too), and the same behind `text_encoder.` and `text_encoder_2.` where these are trained;
+moving averages stand in a file of their own as `ema.<name>`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,6 +18,7 @@ EMA = "ema."
 TRAINED_PARTS = ("text_encoder", "text_encoder_2", "unet")
 LORA_DOWN = ".lora_A.weight"
 LORA_UP = ".lora_B.weight"
+DORA_MAGNITUDE = ".lora_magnitude_vector"
 
 
 def without_prefix(tensors: Mapping[str, Value], *, prefix: str) -> dict[str, Value]:
@@ -26,6 +27,11 @@ def without_prefix(tensors: Mapping[str, Value], *, prefix: str) -> dict[str, Va
         if not name.startswith(prefix):
             raise SdjobError(f"the checkpoint holds the tensor {name!r}, which does not begin with {prefix!r}")
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+
+
+def module_of(name: str) -> str:
+    """The module that a LoRA's tensor belongs to, without its part's name."""
+    return name.partition(".")[2].partition(".lora_")[0]
 
 
 def by_part(tensors: Mapping[str, Value], *, given: str | None = None) -> dict[str, dict[str, Value]]:
@@ -44,14 +50,18 @@ def by_part(tensors: Mapping[str, Value], *, given: str | None = None) -> dict[s
 
 
 def lora_modules(names: Iterable[str]) -> list[str]:
-    """One part's modules that have a LoRA, sorted; each must have both of its matrices. Names without the part's."""
+    """One part's modules that have a LoRA, sorted; each must have both of its matrices, and of a DoRA its magnitudes.
+
+    Names without the part's.
+    """
     names = list(names)
     downs = {name.removesuffix(LORA_DOWN) for name in names if name.endswith(LORA_DOWN)}
     ups = {name.removesuffix(LORA_UP) for name in names if name.endswith(LORA_UP)}
-    strange = [name for name in names if not name.endswith((LORA_DOWN, LORA_UP))]
-    if strange or downs != ups:
-        odd = sorted([*strange, *(downs ^ ups)])[0]
-        raise SdjobError(f"the checkpoint's LoRA is not made of pairs of lora_A and lora_B: see {odd!r}")
+    sizes = {name.removesuffix(DORA_MAGNITUDE) for name in names if name.endswith(DORA_MAGNITUDE)}
+    strange = [name for name in names if not name.endswith((LORA_DOWN, LORA_UP, DORA_MAGNITUDE))]
+    odd = sorted([*strange, *(downs ^ ups), *(downs ^ sizes if sizes else ())])
+    if odd:
+        raise SdjobError(f"the checkpoint's LoRA is not made of pairs of lora_A and lora_B: see {odd[0]!r}")
     return sorted(downs)
 
 

@@ -16,6 +16,32 @@ from sdjob.core.errors import UsageError
 
 Prediction = Literal["epsilon", "v_prediction"]
 
+# Those that know rescale_betas_zero_snr: https://github.com/huggingface/diffusers/tree/v0.42.0/src/diffusers/schedulers
+ZERO_TERMINAL_SCHEDULERS = {
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DPMSolverMultistepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+}
+# What DDIM shares with any other scheduler.
+DDIM_KEYS = {
+    "_diffusers_version",
+    "beta_end",
+    "beta_schedule",
+    "beta_start",
+    "num_train_timesteps",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "set_alpha_to_one",
+    "steps_offset",
+    "timestep_spacing",
+    "trained_betas",
+}
+
 
 @dataclass(frozen=True)
 class NoiseSchedule:
@@ -36,7 +62,7 @@ class NoiseSchedule:
     def loss_weights(self, snr_gamma: float | None) -> NDArray[np.float64]:
         """Min-SNR weight of each timestep (arXiv 2303.09556, section 3.4): min(snr, gamma) / snr for epsilon, / (snr + 1) for v.
 
-        At zero SNR the epsilon weight is its limit, 1.
+        At zero SNR the epsilon weight is its limit, 1, and that of v is 0.
         """
         if snr_gamma is None:
             return np.ones(self.num_timesteps)
@@ -71,6 +97,25 @@ def zero_terminal_snr(alphas_cumprod: NDArray[np.float64]) -> NDArray[np.float64
     """Shifts and scales sqrt(alpha-bar) so that the last timestep holds no signal (arXiv 2305.08891, algorithm 1)."""
     root = np.sqrt(alphas_cumprod)
     return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+def zero_terminal_config(config: dict[str, Any], *, where: str) -> dict[str, Any]:
+    """The scheduler's configuration whose last timestep holds no signal, as the paper samples it: by trailing timesteps.
+
+    A scheduler that cannot be so becomes DDIM. UsageError (64) for a model that predicts the noise: where the input is noise
+    alone that says nothing of the picture (section 3.2).
+    """
+    if config.get("prediction_type", "epsilon") != "v_prediction":
+        raise UsageError(
+            "the model predicts the noise, and where its input is noise alone that says nothing of the picture.",
+            where=where,
+            next_step="Take it out, or name a model with v_prediction, such as Stable Diffusion 2.1 at 768 pixels.",
+        )
+    changed = {**config, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    if config.get("_class_name") in ZERO_TERMINAL_SCHEDULERS:
+        return changed
+    known = {key: value for key, value in changed.items() if key in DDIM_KEYS}
+    return {**known, "_class_name": "DDIMScheduler", "clip_sample": False}
 
 
 def read_schedule(model_dir: Path, *, prediction: Literal["auto", "epsilon", "v_prediction"] = "auto") -> NoiseSchedule:

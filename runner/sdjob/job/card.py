@@ -166,17 +166,29 @@ def snippet(job: JobSpec, *, prompt: str, pipeline: str) -> list[str]:
     if job.train.method == "lora":
         model = f'base = "{base}"' if base else 'base = "BASE_MODEL"  # the base model\'s folder'
         one_precision = ".to(torch.float32)  # whatever its parts are stored in"
-        load = [model, weights, make.format("base") + one_precision, "pipeline.load_lora_weights(weights)"]
+        load = [model, weights, make.format("base") + one_precision, "pipeline.load_lora_weights(weights)", *schedule_lines(job)]
     else:
         load = [weights, make.format("weights")]
-    imports = [*(["import torch"] if job.train.method == "lora" else []), f"from diffusers import {pipeline}"]
+    scheduler = ["from diffusers import DDIMScheduler"] if schedule_lines(job) and job.train.method == "lora" else []
+    torch = ["import torch"] if job.train.method == "lora" else []
+    imports = [*torch, *scheduler, f"from diffusers import {pipeline}"]
     draw = [f"picture = pipeline({as_literal(prompt)}).images[0]"]
     return ["```python", *imports, "", *load, *draw, "```"]
+
+
+def schedule_lines(job: JobSpec) -> list[str]:
+    """A LoRA that was trained at zero terminal SNR is drawn so; a pipeline's folder says it itself."""
+    if not job.train.loss.zero_terminal_snr:
+        return []
+    given = 'rescale_betas_zero_snr=True, timestep_spacing="trailing"'
+    return [f"pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, {given})"]
 
 
 def kohya_note(job: JobSpec) -> list[str]:
     if job.train.method != "lora":
         return []
+    if job.train.lora.dora:
+        return ["", "It is a DoRA, for diffusers alone: ComfyUI and A1111 would draw it otherwise than it was trained."]
     return ["", f"For ComfyUI and A1111, put `{kohya_file_name(job)}` into their folder of LoRA models."]
 
 
@@ -188,8 +200,9 @@ def training_table(job: JobSpec, *, facts: CardFacts) -> str:
 def method_rows(job: JobSpec) -> list[tuple[str, object]]:
     train, size = job.train, job.data.resolution
     lora = f", rank {train.lora.rank}, alpha {train.lora.alpha:g}" if train.method == "lora" else ""
+    dora = ", DoRA" if train.method == "lora" and train.lora.dora else ""
     return [
-        ("method", f"{train.method}{lora}"),
+        ("method", f"{train.method}{lora}{dora}"),
         ("optimizer", f"{train.optimizer.name}, learning rate {train.optimizer.learning_rate:g} ({train.schedule.name})"),
         ("pictures a step", train.global_batch),
         ("resolution", f"{size.width} x {size.height}"),

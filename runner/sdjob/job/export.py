@@ -13,10 +13,8 @@ from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
 from sdjob.core.errors import MissingError, SdjobError, UsageError
 from sdjob.core.log import Log
-from sdjob.job import machine
+from sdjob.job import machine, stage
 from sdjob.job.fetch import Here
-from sdjob.job.pins import model_place
-from sdjob.job.stage import model_configs, model_folder
 from sdjob.job.weights import Weights, build_published
 from sdjob.spec.job import JOB_KEY, JobSpec
 from sdjob.spec.load import parse_job
@@ -95,13 +93,12 @@ def read_job(store: ObjectStore) -> JobSpec:
 
 def base_model(job: JobSpec, *, format: ExportFormat, here: Here) -> Path | None:  # noqa: A002
     """The base model's folder. A LoRA can do without it: kohya's file then does not say for which kind of model it is."""
-    place = model_place(job)
     if job.train.method == "full":
-        return model_folder(place, variant=job.model.variant, method="full", here=here, field="model.source")
+        return stage.base_model(job, method="full", here=here)
     if format == "diffusers":
         return None
     try:
-        return model_configs(place, here=here)
+        return stage.model_configs(job, here=here)
     except SdjobError as error:
         here.log.warning("base-model-missing", message=f"kohya's file will not name the base model's version: {error}")
         return None

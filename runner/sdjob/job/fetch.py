@@ -58,8 +58,8 @@ def fetch(place: Place, *, choose: Choose, here: Here, field: str) -> Fetched:
     with scratch_errors(root):
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = _key(store.uri, chosen)
-    with _locked(root / f"{key}.lock", here=here):
-        known = _verified(root / key, receipt=root / f"{key}.json", here=here)
+    with locked(root / f"{key}.lock", here=here):
+        known = verified(root / key, receipt=root / f"{key}.json", here=here)
         return Fetched(root / key, known or _download(store, chosen, into=root / key, here=here))
 
 
@@ -84,7 +84,7 @@ def _key(uri: str, chosen: Sequence[ObjectInfo]) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:32]
 
 
-def _verified(folder: Path, *, receipt: Path, here: Here) -> dict[str, str] | None:
+def verified(folder: Path, *, receipt: Path, here: Here) -> dict[str, str] | None:
     """The hashes of an earlier fetch; None where there was none, and where its files are no longer what they were."""
     if not (folder.is_dir() and receipt.is_file()):
         return None
@@ -103,7 +103,7 @@ def _download(store: ObjectStore, chosen: Sequence[ObjectInfo], *, into: Path, h
     aside = into.with_name(f"{into.name}.new-{secrets.token_hex(4)}")
     for left in (into, *into.parent.glob(f"{into.name}.new-*")):  # the lock is ours: their process is dead
         shutil.rmtree(left, ignore_errors=True)
-    _require_room(size_bytes, folder=into.parent)
+    require_room(size_bytes, folder=into.parent)
     what = f"fetching {len(chosen)} files ({size_bytes / 2**20:.0f} MiB) from {store.uri}"
     here.log.event("fetch", what, size_bytes=size_bytes)
 
@@ -121,7 +121,7 @@ def _download(store: ObjectStore, chosen: Sequence[ObjectInfo], *, into: Path, h
     return hashes
 
 
-def _require_room(size_bytes: int, *, folder: Path) -> None:
+def require_room(size_bytes: int, *, folder: Path) -> None:
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < size_bytes:
         raise StorageError(
@@ -132,7 +132,7 @@ def _require_room(size_bytes: int, *, folder: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path, *, here: Here) -> Generator[None]:
+def locked(path: Path, *, here: Here) -> Generator[None]:
     """Held against other processes; the kernel lets go of a dead one's."""
     while (descriptor := try_lock(path)) is None:
         here.check_stop()

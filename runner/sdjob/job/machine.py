@@ -40,6 +40,9 @@ def nvidia_name(driver_name: str) -> str:
     return f"nvidia-{max(known, key=len)}" if known else "nvidia"
 
 
+OPTIMIZER_PACKAGES = {"prodigy": "prodigyopt", "adamw8bit": "bitsandbytes"}
+
+
 def require(accelerator: Accelerator) -> None:
     """Exit 69 where the machine lacks what the job names."""
     if accelerator.kind != "nvidia":
@@ -71,6 +74,22 @@ def require_xformers(accelerator: Accelerator) -> None:
             f"the xformers that is installed is built for torch {built_for}, and torch is {torch}.",
             where=field,
             next_step=fitting,
+        )
+
+
+def require_optimizer(name: str, *, accelerator: Accelerator) -> None:
+    """Exit 69 where this machine lacks what the job's optimizer needs; asked as early."""
+    field = "train.optimizer.name"
+    if name == "adamw8bit" and accelerator.kind != "nvidia":
+        raise UnavailableError(
+            "adamw8bit needs CUDA, and the job would run on the CPU here.",
+            where=field,
+            next_step="Run it where there is an NVIDIA device, or set adamw, or adafactor, which keeps even less.",
+        )
+    package = OPTIMIZER_PACKAGES.get(name)
+    if package and installed_version(package) is None:
+        raise UnavailableError(
+            f"{name} needs the package {package}, which is not installed.", where=field, next_step=f"pip install 'sdjob[{name}]'"
         )
 
 

@@ -23,6 +23,7 @@ FROM_ONE_FILE = (
     "Of a checkpoint in one file diffusers writes such a folder: "
     "StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER)."
 )
+NAME_THE_FILE = "Of a model in one file name that file: behind the path of its folder or bucket, or in model.file."
 UNREAD_SUFFIXES = (".bin", ".ckpt", ".msgpack", SAFE)
 
 
@@ -30,13 +31,31 @@ def training_files(names: Collection[str], *, variant: str | None, where: str, f
     """What training reads: MissingError (66) where it is not all there. `where` names the folder in messages."""
     if INDEX not in names:
         loose = sorted(name for name in names if "/" not in name and name.endswith(UNREAD_SUFFIXES))
-        there = f" (it holds {', '.join(loose[:3])})" if loose else ""
-        raise MissingError(
-            f"{where} has no {INDEX}: it is no model folder in diffusers' layout{there}.",
-            where=field,
-            next_step=FROM_ONE_FILE if loose else "Check the place; of a model on the Hub take its whole folder.",
-        )
+        raise _no_model(loose, where=where, field=field)
     return sorted(_used(names, variant=variant, where=where, field=field))
+
+
+def _no_model(loose: list[str], *, where: str, field: str) -> MissingError:
+    there = f" (it holds {', '.join(loose[:3])})" if loose else ""
+    step = FROM_ONE_FILE if loose else "Check the place; of a model on the Hub take its whole folder."
+    if any(name.endswith(SAFE) for name in loose):
+        step = NAME_THE_FILE
+    return MissingError(
+        f"{where} has no {INDEX}: it is no model folder in diffusers' layout{there}.", where=field, next_step=step
+    )
+
+
+def config_files(names: Collection[str], *, where: str, field: str) -> list[str]:
+    """What of a model's folder is not weights: MissingError (66) where it is none."""
+    parts = {*MODEL_PARTS, *SECOND_PARTS}
+    chosen = [INDEX, *(name for name in names if posixpath.dirname(name) in parts and _is_config(name))]
+    if INDEX not in names or "unet/config.json" not in chosen:
+        raise MissingError(f"{where} is no model folder in diffusers' layout.", where=field, next_step="Take its whole folder.")
+    return sorted(chosen)
+
+
+def _is_config(name: str) -> bool:
+    return name.endswith(PLAIN_SUFFIXES) and ".index." not in name
 
 
 def fetched_files(names: Collection[str], *, variant: str | None, method: Method, where: str) -> list[str]:

@@ -52,6 +52,10 @@ def pinned(job: JobSpec, *, stored: Pins, resolve: Callable[[Place], Place]) -> 
     if model.scheme == "hf":
         updates["model"] = job.model.model_copy(update={"revision": commit_of(model)})
     updates["data"] = job.data.model_copy(update=_pinned_data(job.data, commit_of=commit_of))
+    for field, place in {"vae": vae_place(job), "config": config_place(job)}.items():
+        if place is not None and place.scheme == "hf":
+            address = str(getattr(job.model, field)).partition("@")[0]
+            updates["model"] = (updates.get("model") or job.model).model_copy(update={field: f"{address}@{commit_of(place)}"})
     start = init_place(job)
     if start is not None and start.scheme == "hf":
         address = job.train.init_from.partition("@")[0] if job.train.init_from else ""
@@ -61,6 +65,14 @@ def pinned(job: JobSpec, *, stored: Pins, resolve: Callable[[Place], Place]) -> 
 
 def model_place(job: JobSpec) -> Place:
     return _at(job.model.source, kind="models", revision=job.model.revision)
+
+
+def vae_place(job: JobSpec) -> Place | None:
+    return None if job.model.vae is None else _at(job.model.vae, kind="models", revision=None)
+
+
+def config_place(job: JobSpec) -> Place | None:
+    return None if job.model.config is None else _at(job.model.config, kind="models", revision=None)
 
 
 def data_place(source: DataSource | SourceSpec | DataSpec) -> Place:

@@ -23,13 +23,11 @@ OPTIONAL = ("safety_checker", "feature_extractor", "image_encoder")
 SHARD = r"(-\d{5}-of-\d{5})?"
 
 
-def write_pipeline(
-    trained: Mapping[str, StoredTensor], *, model_dir: Path, vae_dir: Path | None, variant: str | None, out: Path
-) -> list[str]:
+def write_pipeline(trained: Mapping[str, StoredTensor], *, model_dir: Path, variant: str | None, out: Path) -> list[str]:
     """Writes the folder that `StableDiffusionPipeline.from_pretrained` loads without a variant; returns its files' names."""
     index, parts = read_config(model_dir / "model_index.json"), by_part(trained)
     for component in components(index):
-        source = vae_dir if component == "vae" and vae_dir else model_dir / component
+        source = model_dir / component
         if source.is_dir():
             (out / component).mkdir()
             copy_texts(source, into=out / component)

@@ -54,6 +54,7 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
     machine.require(accelerator)
     if job.train.attention == "xformers":
         machine.require_xformers(accelerator)
+    machine.require_optimizer(job.train.optimizer.name, accelerator=accelerator)
     place = parse_place(job.checkpoint.to, base=Path.cwd())
     kind: Literal["file", "remote"] = "file" if place.scheme == "file" else "remote"
     store = open_store(place)

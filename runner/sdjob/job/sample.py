@@ -17,8 +17,7 @@ from sdjob.job.fetch import Here, fetch
 from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.machine import installed_version, scratch_root
-from sdjob.job.pins import model_place
-from sdjob.job.stage import model_folder
+from sdjob.job.stage import base_model, model_folder
 from sdjob.job.stop import StopRequest
 from sdjob.job.weights import DIFFUSERS_LORA, Weights
 from sdjob.spec.job import JOB_KEY, JobSpec
@@ -109,7 +108,7 @@ def source_of_run(place: Place, *, choice: Choice, scratch: Path, here: Here) ->
 def model_of_run(job: JobSpec, *, choice: Choice, here: Here) -> Path:
     if choice.model is not None:
         return chosen_model(choice.model, here=here)
-    return model_folder(model_place(job), variant=job.model.variant, method="lora", here=here, field="model.source")
+    return base_model(job, method="lora", here=here)
 
 
 def sample(place: str, *, task: SampleTask, choice: Choice, stop: StopRequest, clock: Clock, log: Log) -> list[Path]:

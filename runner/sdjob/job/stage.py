@@ -11,8 +11,10 @@ from pathlib import Path
 from sdjob.core.errors import MissingError, UsageError
 from sdjob.diffusion.family import FAMILY_FILES, read_config
 from sdjob.diffusion.tensor_file import refuse_torn
+from sdjob.job.adapt import adapted
 from sdjob.job.fetch import Fetched, Here, fetch, file_sha256
 from sdjob.job.model_files import FROM_ONE_FILE, SAFE, Method, fetched_files, training_files, weight_files
+from sdjob.job.one_file import one_file_at, one_file_of, unpacked
 from sdjob.job.pins import init_place, model_place
 from sdjob.job.weights import DIFFUSERS_LORA
 from sdjob.spec.job import JobSpec
@@ -50,33 +52,63 @@ def local_model(text: str, *, field: str) -> Path:
 
 def stage_model(job: JobSpec, *, here: Here) -> StagedModel:
     """Raises MissingError (66) where the place holds no model in diffusers' layout, or none of safetensors."""
-    place, variant = model_place(job), job.model.variant
-    if place.scheme == "file":
+    place, variant, single = model_place(job), job.model.variant, one_file_of(job)
+    if place.scheme == "file" and single is None:
         folder = local_model(job.model.source, field=MODEL)
         names = training_files(file_names(folder), variant=variant, where=str(folder))
         hashes = hashed(folder, names=names, check_stop=here.check_stop)
     else:
-        fetched = fetch_model(place, variant=variant, method=job.train.method, here=here, field=MODEL)
+        method = job.train.method
+        fetched = (
+            unpacked(single, here=here) if single else fetch_model(place, variant=variant, method=method, here=here, field=MODEL)
+        )
         folder = fetched.folder
         names = training_files(list(fetched.hashes), variant=variant, where=place.uri)
         hashes = {name: fetched.hashes[name] for name in names}
     _refuse_torn(folder, names, where=place.uri)
-    _refuse_unknown_channels(folder)
-    return StagedModel(folder=folder, hashes=hashes)
+    model = _adapted(StagedModel(folder=folder, hashes=hashes), job=job, here=here)
+    _refuse_unknown_channels(model.folder)
+    return model
+
+
+def _adapted(model: StagedModel, *, job: JobSpec, here: Here) -> StagedModel:
+    folder = adapted(model.folder, job=job, here=here)
+    if folder == model.folder:
+        return model
+    names = training_files(file_names(folder), variant=job.model.variant, where=str(folder))
+    _refuse_torn(folder, [name for name in names if name.startswith("vae/")], where=job.model.vae or "")
+    new = [name for name in names if name not in model.hashes or not (folder / name).samefile(model.folder / name)]
+    kept = {name: model.hashes[name] for name in names if name not in new}
+    return StagedModel(folder, kept | hashed(folder, names=new, check_stop=here.check_stop))
 
 
 def model_folder(place: Place, *, variant: str | None, method: Method, here: Here, field: str) -> Path:
     """A model for whoever only reads it: to draw samples, to export."""
+    if single := one_file_at(place, field=field):
+        return unpacked(single, here=here).folder
     if place.scheme == "file":
         return local_model(place.name, field=field)
     return fetch_model(place, variant=variant, method=method, here=here, field=field).folder
 
 
-def model_configs(place: Place, *, here: Here) -> Path:
+def base_model(job: JobSpec, *, method: Method, here: Here) -> Path:
+    """The model of a job, as it was trained on, for whoever only reads it."""
+    if single := one_file_of(job):
+        return adapted(unpacked(single, here=here).folder, job=job, here=here)
+    folder = model_folder(model_place(job), variant=job.model.variant, method=method, here=here, field=MODEL)
+    return adapted(folder, job=job, here=here)
+
+
+def model_configs(job: JobSpec, *, here: Here) -> Path:
     """A folder with at least the configurations that tell a model's family: of a distant one nothing else is fetched."""
-    if place.scheme == "file":
-        return local_model(place.name, field=MODEL)
-    return fetch(place, choose=lambda names: sorted({*FAMILY_FILES} & {*names}), here=here, field=MODEL).folder
+    place = model_place(job)
+    if single := one_file_of(job):
+        folder = unpacked(single, here=here).folder
+    elif place.scheme == "file":
+        folder = local_model(place.name, field=MODEL)
+    else:
+        folder = fetch(place, choose=lambda names: sorted({*FAMILY_FILES} & {*names}), here=here, field=MODEL).folder
+    return adapted(folder, job=job, here=here, configs_alone=True)
 
 
 def fetch_model(place: Place, *, variant: str | None, method: Method, here: Here, field: str) -> Fetched:

@@ -129,7 +129,11 @@ def caching(job: JobSpec) -> Iterator[Change]:
 
 
 def averages(job: JobSpec) -> Iterator[Change]:
-    if job.train.ema is not None:
+    ema = job.train.ema
+    if ema is not None and not ema.offload:
+        offloaded = ema.model_copy(update={"offload": True})
+        yield Change(("train.ema.offload=true",), "two copies of the weights over the bus at each step", {"ema": offloaded})
+    if ema is not None:
         yield Change(("train.ema=null",), "no average of the weights", {"ema": None})
 
 

@@ -136,7 +136,7 @@ class DeviceSum:
         return {
             "weights": self.width * (base if train.method == "lora" else 0) + MASTER_BYTES * trained / self.spread_over,
             "moments": MOMENT_BYTES[train.optimizer.name] * trained / self.spread_over,
-            "ema": EMA_BYTES * trained / self.spread_over if train.ema else 0,
+            "ema": EMA_BYTES * trained / self.spread_over if train.ema and not train.ema.offload else 0,
             "encoders": self.encoders(),
             **self.passing_parts(layers),
         }

@@ -92,9 +92,10 @@ class KnownModel:
 
 def known_model(spec: ModelSpec, *, base: Path) -> KnownModel:
     """MissingError where the job names a folder of this machine that is no model; one that is not here may be in a pod."""
-    place = parse_place(spec.source, base=base)
+    source = spec.config or spec.source  # of a model in one file the folder that has its configurations
+    place = parse_place(source, base=base)
     if place.scheme == "file" and place.path.is_dir():
-        whence = f"sizes are those of {spec.source}'s own configuration"
+        whence = f"sizes are those of {source}'s own configuration"
         return KnownModel(shape_of_folder(place.path), whence, assumed=False, folder=place.path)
     if place.scheme == "hf" and (known := KNOWN.get(place.name.lower())):
         return KnownModel(known, f"sizes are those published for {known.name}", assumed=False)

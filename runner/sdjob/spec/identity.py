@@ -18,6 +18,8 @@ ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gra
 LENGTH_FIELDS = ("steps", "epochs")
 # Of these schedules the learning rate at a step does not depend on how many steps there will be.
 ENDLESS_SCHEDULES = {"constant", "constant_with_warmup", "piecewise_constant"}
+# Of `train.lora`: the first of several patterns counts, and mappings are compared without their order.
+ORDERED_FIELDS = {"rank_pattern", "alpha_pattern", "learning_rate_pattern"}
 ABSENT = object()
 
 
@@ -51,7 +53,12 @@ def train_part(job: JobSpec) -> dict[str, Any]:
         out |= set(LENGTH_FIELDS)
     if job.train.method == "full":
         out.add("lora")
-    return job.train.model_dump(mode="json", exclude=out)
+    part = job.train.model_dump(mode="json", exclude=out)
+    if part["ema"]:
+        del part["ema"]["offload"]  # where the average lies is not what it is
+    for field in ORDERED_FIELDS & part.get("lora", {}).keys():
+        part["lora"][field] = list(part["lora"][field].items())
+    return part
 
 
 def steps_may_grow(job: JobSpec) -> bool:

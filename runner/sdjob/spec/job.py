@@ -21,11 +21,16 @@ class ModelSpec(Part):
     """The model that is fine-tuned."""
 
     source: str
-    """The place of a diffusers model folder."""
+    """The place of a diffusers model folder, or of a model in one .safetensors file."""
     revision: str | None = "main"
     """The branch, tag or commit of an hf:// source; resolved to a commit and recorded."""
     variant: str | None = Field(default=None, min_length=1)
     """The variant of the weight files, as fp16."""
+    file: str | None = Field(default=None, pattern=r"^[^/]+\.safetensors$")
+    """The file's name, where `source` holds models in one file each, as a repository on the Hub may."""
+    config: str | None = None
+    """Of a model in one file: the place of a diffusers folder of the same model, whose configurations and tokenizer are read and
+    not its weights; null takes Stable Diffusion 1.5's or SDXL's own from the Hub."""
     vae: str | None = None
     """The place of another VAE to use instead of the model's own."""
 

@@ -10,7 +10,7 @@ from sdjob.spec.job import JobSpec
 
 def unsupported(job: JobSpec) -> list[str]:
     """One sentence for each field that `run` refuses; empty where it can do the whole job."""
-    checks = (data, training, machines)
+    checks = (data, machines)
     return [sentence for check in checks for sentence in check(job)]
 
 
@@ -19,16 +19,8 @@ def not_yet(field: str, *, what: str, instead: str) -> str:
 
 
 def data(job: JobSpec) -> Iterator[str]:
-    if job.model.vae is not None:
-        yield not_yet("model.vae", what="use another VAE than the model's own", instead="put it into the model's folder as vae/")
     if job.data.held_out is not None:
         yield not_yet("data.held_out", what="compute a validation loss", instead="leave it out")
-
-
-def training(job: JobSpec) -> Iterator[str]:
-    train = job.train
-    if train.optimizer.name != "adamw":
-        yield not_yet("train.optimizer.name", what=f"use {train.optimizer.name}", instead="set adamw")
 
 
 def machines(job: JobSpec) -> Iterator[str]:

@@ -24,21 +24,39 @@ def device_batch_of(validated: dict[str, Any]) -> int:
     return validated["device_batch"]
 
 
+class ProdigySpec(Part):
+    """What Prodigy has of its own (arXiv 2306.06101), by the names of prodigyopt."""
+
+    d0: float = Field(default=1e-6, gt=0)
+    """The first estimate of the step size."""
+    d_coef: float = Field(default=1.0, gt=0)
+    """Multiplies the estimate: the usual way to make Prodigy bolder or more careful."""
+    growth_rate: float | None = Field(default=None, gt=1)
+    """The most that the estimate grows by at a step; null sets no limit."""
+    use_bias_correction: bool = False
+    """Adam's bias correction."""
+    safeguard_warmup: bool = False
+    """Leave the learning rate out of the estimate's denominator: for schedules with a warm-up."""
+
+
 class OptimizerSpec(Part):
     """The optimizer and the clipping of its gradients."""
 
     name: Literal["adamw", "adamw8bit", "adafactor", "prodigy"] = "adamw"
-    """The optimizer; adamw8bit is bitsandbytes' and needs CUDA."""
+    """The optimizer. adafactor keeps rows' and columns' means alone of the second moment, and no first (arXiv 1804.04235);
+    prodigy, on torch, finds the step size itself: set learning_rate to 1; adamw8bit is bitsandbytes' and needs CUDA."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """The highest learning rate that the schedule reaches."""
     betas: tuple[Beta, Beta] = (0.9, 0.999)
-    """Decay of the first and second moment, each in [0, 1)."""
+    """Decay of the first and second moment, each in [0, 1); adafactor has none."""
     weight_decay: float = Field(default=0.01, ge=0)
     """Decoupled weight decay (arXiv 1711.05101)."""
     epsilon: float = Field(default=1e-8, gt=0)
-    """Added to the root of the second moment."""
+    """Added to the root of the second moment; adafactor has none."""
     max_grad_norm: float | None = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm; null never clips."""
+    prodigy: ProdigySpec = ProdigySpec()
+    """What prodigy has of its own."""
 
 
 class ScheduleSpec(Part):
@@ -66,7 +84,16 @@ class LoraSpec(Part):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """The share of a LoRA layer's inputs that are dropped in training."""
     targets: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("to_q", "to_k", "to_v", "to_out.0"), min_length=1)
-    """Ends of the names of the UNet's modules that get LoRA layers."""
+    """Ends of the names of the UNet's modules that get LoRA layers, feed-forward (ff.net.0.proj, ff.net.2) and convolutions
+    (conv1, conv2, conv_shortcut) as well."""
+    dora: bool = False
+    """Train each output's magnitude beside its direction, which the matrices then change (DoRA, arXiv 2402.09353), on torch."""
+    rank_pattern: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Ranks of their own, by regular expressions for the ends of modules' names, as peft's; the first that matches counts."""
+    alpha_pattern: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Alphas of their own, in the same way."""
+    learning_rate_pattern: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Learning rates of their own, in the same way, as sd-scripts' network_reg_lrs; they follow the schedule, and 0 freezes."""
 
 
 class EmaSpec(Part):
@@ -74,6 +101,9 @@ class EmaSpec(Part):
 
     decay: float = Field(default=0.9999, ge=0, lt=1)
     """The share of the average that is kept at each step, in [0, 1)."""
+    offload: bool = False
+    """Keep the average in the host's memory instead of the GPU's or TPU's (3.4 GB of a full Stable Diffusion 1.5), for two copies
+    over the bus at each step; the result is the same."""
 
 
 class LossSpec(Part):
@@ -83,6 +113,9 @@ class LossSpec(Part):
     """What the UNet predicts; auto takes it from the model's own configuration."""
     snr_gamma: float | None = Field(default=None, gt=0)
     """Min-SNR weighting (arXiv 2303.09556), which recommends 5.0; null weighs all timesteps alike."""
+    zero_terminal_snr: bool = False
+    """Rescale the betas so that the last timestep holds no signal (arXiv 2305.08891), for models of v_prediction alone; full
+    results and samples get the rescaled schedule too. Min-SNR gives that last timestep no weight."""
     noise_offset: float = Field(default=0.0, ge=0)
     """Noise that is constant over a channel, added with this weight."""
     input_perturbation: float = Field(default=0.0, ge=0)

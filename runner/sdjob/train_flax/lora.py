@@ -4,7 +4,6 @@ Axes: B pictures, I inputs, O outputs, H x W of a convolution's kernel, R rank.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.draws import initial_lora_A
+from sdjob.diffusion.lora_scale import diffusers_scales, refuse_other_scales, scale_of
 from sdjob.diffusion.names import (
     LORA_DOWN,
     LORA_UP,
@@ -51,13 +51,14 @@ def add_lora(model: nnx.Module, *, spec: LoraSpec, seed: int, put: Put = put_on_
     The adapters are `LoraParam`, all else is `nnx.Param`: who differentiates takes the former.
     """
     for name, layer in targeted(model, spec.targets).items():
-        shapes = lora_shapes(layer, rank=spec.rank)
+        scale = scale_of(checkpoint_name(part, name), lora=spec)
+        shapes = lora_shapes(layer, rank=scale.rank)
         own_A, own_B = (checkpoint_name(part, f"{name}{end}") for end in (LORA_DOWN, LORA_UP))
         drawn_A = initial_lora_A(own_A, shape=shapes.A, seed=seed)
         layer.attach_lora(
             A=put(own_A, names.from_torch(("lora_A",), drawn_A)),
             B=put(own_B, names.from_torch(("lora_B",), np.zeros(shapes.B, np.float32))),
-            scale=spec.alpha / spec.rank,
+            scale=scale.factor,
             dropout=spec.dropout,
         )
 
@@ -121,28 +122,24 @@ def read_lora(path: Path, *, models: Mapping[str, nnx.Module], spec: LoraSpec) -
     if any(name.startswith("lora_unet_") for name in given):
         given, scales = _of_kohya(given, models=models)
     else:
-        scales = {_diffusers_scale(header.get("__metadata__", {}), part=part) for part in by_part(given, given=path.name)}
-    if any(not math.isclose(scale, spec.alpha / spec.rank, rel_tol=1e-6) for scale in scales):
-        alphas = ", ".join(f"{scale * spec.rank:g}" for scale in sorted(scales))
-        raise UsageError(
-            f"{path.name} was trained with alpha {alphas} at rank {spec.rank}, and the job's train.lora.alpha is {spec.alpha:g}.",
-            where="train.init_from",
-            next_step="Set train.lora.alpha to the file's own." if len(scales) == 1 else None,
-        )
+        by_part(given, given=path.name)
+        scales = diffusers_scales(_adapter_of(header), ranks=_ranks_of(given))
+    refuse_other_scales(scales, lora=spec, file=path.name)
     return {name: from_file(tensor, dtype=np.float32) for name, tensor in given.items()}
 
 
 def attach_lora(models: Mapping[str, nnx.Module], path: Path) -> None:
     """Puts the LoRA of a file in diffusers' form on the layers that it names, to draw with; the models by their parts' names."""
     header, _ = read_header(path)
-    for part, stored in by_part(read_tensors(path)).items():
+    stored = read_tensors(path)
+    scales = diffusers_scales(_adapter_of(header), ranks=_ranks_of(stored))
+    for part, own in by_part(stored).items():
         if part not in models:
             raise UsageError(f"it holds a LoRA for {part}, which the model does not have.", where=path.name)
-        scale = _diffusers_scale(header.get("__metadata__", {}), part=part)
-        _attach(models[part], stored, scale=scale, part=part, where=path.name)
+        _attach(models[part], own, scales=scales, part=part, where=path.name)
 
 
-def _attach(model: nnx.Module, stored: Mapping[str, StoredTensor], *, scale: float, part: str, where: str) -> None:
+def _attach(model: nnx.Module, stored: Mapping[str, StoredTensor], *, scales: Mapping[str, float], part: str, where: str) -> None:
     layers = {checkpoint_name(part, name).removeprefix(f"{part}."): layer for name, layer in adaptable_layers(model).items()}
     modules = _paired_modules(stored, where=where)
     strange = [module for module in modules if module not in layers]
@@ -154,7 +151,7 @@ def _attach(model: nnx.Module, stored: Mapping[str, StoredTensor], *, scale: flo
         if (A.shape, B.shape) != (shapes.A, shapes.B):
             raise UsageError(f"the LoRA of {module} has shapes {A.shape}, {B.shape}: it is another model's.", where=where)
         given = {"A": jnp.asarray(names.from_torch(("lora_A",), A)), "B": jnp.asarray(names.from_torch(("lora_B",), B))}
-        layers[module].attach_lora(**given, scale=scale, dropout=0.0)
+        layers[module].attach_lora(**given, scale=scales[f"{part}.{module}"], dropout=0.0)
 
 
 def adapters_of(models: Mapping[str, nnx.Module]) -> dict[str, tuple[names.Path, nnx.Variable[Any]]]:
@@ -176,18 +173,18 @@ def _paired_modules(stored: Mapping[str, StoredTensor], *, where: str) -> list[s
 
 def _of_kohya(
     stored: Mapping[str, StoredTensor], *, models: Mapping[str, nnx.Module]
-) -> tuple[dict[str, StoredTensor], set[float]]:
+) -> tuple[dict[str, StoredTensor], dict[str, float]]:
     """kohya writes underscores for dots, which cannot be undone: the models' own names are spelled its way instead."""
     modules = dict(_spelled_as_kohya(models))
     given: dict[str, StoredTensor] = {}
-    scales: set[float] = set()
+    scales: dict[str, float] = {}
     for name, tensor in stored.items():
         module, _, end = name.partition(".")
         if module not in modules:
             raise UsageError(f"the model has no layer for {name}", where="train.init_from")
         if end == "alpha":
             rank = stored[module + KOHYA[LORA_DOWN]].shape[0]
-            scales.add(float(from_file(tensor, dtype=np.float32)) / rank)
+            scales[modules[module]] = float(from_file(tensor, dtype=np.float32)) / rank
         else:
             present = next((present for present, kohyas in KOHYA.items() if kohyas == f".{end}"), f".{end}")
             given[f"{modules[module]}{present}"] = tensor
@@ -203,10 +200,13 @@ def _spelled_as_kohya(models: Mapping[str, nnx.Module]) -> Iterator[tuple[str, s
             yield kohya_module(name.removeprefix(f"{part}."), prefix=prefix), name
 
 
-def _diffusers_scale(metadata: Mapping[str, str], *, part: str) -> float:
-    """Of a file that says nothing diffusers makes alpha = rank."""
-    adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    return adapter[f"{part}.lora_alpha"] / adapter[f"{part}.r"] if f"{part}.lora_alpha" in adapter else 1.0
+def _adapter_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(header.get("__metadata__", {}).get("lora_adapter_metadata", "{}"))
+
+
+def _ranks_of(stored: Mapping[str, StoredTensor]) -> dict[str, int]:
+    """By module, with its part's name before it."""
+    return {name.removesuffix(LORA_DOWN): tensor.shape[0] for name, tensor in stored.items() if name.endswith(LORA_DOWN)}
 
 
 # ---- dropout ---------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ The compiler puts in what the devices then have to tell each other (https://docs
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self, TypeVar
 
@@ -24,11 +24,13 @@ Tree = TypeVar("Tree")
 @dataclass(frozen=True)
 class Layout:
     mesh: Mesh
+    averages_on_host: bool = False
+    """In the memory of the hosts, from which each device reads its own part."""
 
     @classmethod
-    def of_all_devices(cls) -> Self:
+    def of_all_devices(cls, *, averages_on_host: bool = False) -> Self:
         """Parameters are spread over the devices of a host, whose links are fast, and repeated from host to host."""
-        return cls.of_hosts(jax.devices(), num_hosts=jax.process_count())
+        return replace(cls.of_hosts(jax.devices(), num_hosts=jax.process_count()), averages_on_host=averages_on_host)
 
     @classmethod
     def of_hosts(cls, devices: Sequence[Any], *, num_hosts: int) -> Self:
@@ -49,8 +51,11 @@ class Layout:
         return placed(values, self.whole)
 
     def put_spread(self, name: str, values: NDArray[Any]) -> jax.Array:  # noqa: ARG002 - Put's form
-        """A parameter, moment or average: each by itself, so that moments lie where their parameter does."""
+        """A parameter or moment: each by itself, so that moments lie where their parameter does."""
         return placed(values, self.of_parameter(values.shape))
+
+    def put_average(self, name: str, values: NDArray[Any]) -> jax.Array:  # noqa: ARG002 - Put's form
+        return placed(values, self.of_average(values.shape))
 
     def of_parameter(self, shape: tuple[int, ...]) -> NamedSharding:
         """Along its longest axis that the devices divide evenly; small or odd ones are whole everywhere."""
@@ -62,9 +67,25 @@ class Layout:
         # As compiled programs spell it, without the axes behind: a step's arguments and results have one and the same.
         return NamedSharding(self.mesh, PartitionSpec(*[None] * longest, "fsdp"))
 
-    def held(self, state: Tree) -> Tree:
-        """Inside a compiled program: parameters, moments and averages, where `put_spread` laid them."""
-        return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, self.of_parameter(array.shape)), state)
+    def of_average(self, shape: tuple[int, ...]) -> NamedSharding:
+        spread = self.of_parameter(shape)
+        return spread.with_memory_kind("pinned_host") if self.averages_on_host else spread
+
+    def held(self, tensors: Tree) -> Tree:
+        """Inside a compiled program: parameters and moments, where `put_spread` laid them."""
+        return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, self.of_parameter(array.shape)), tensors)
+
+    def brought(self, averages: Tree) -> Tree:
+        """Inside a compiled program: averages from where `put_average` laid them to the devices."""
+        if not self.averages_on_host:
+            return averages
+        return jax.tree.map(lambda array: jax.device_put(array, self.of_parameter(array.shape)), averages)
+
+    def returned(self, averages: Tree) -> Tree:
+        """And back."""
+        if not self.averages_on_host:
+            return self.held(averages)
+        return jax.tree.map(lambda array: jax.device_put(array, self.of_average(array.shape)), averages)
 
     def put_batch(self, batch: Tree) -> Tree:
         """(M, B, ...) of this process's rows."""
@@ -86,14 +107,18 @@ class Layout:
         return self if jax.process_count() == 1 else self.of_hosts(jax.local_devices(), num_hosts=1)
 
     def take(self, tree: Tree) -> Tree:
-        """What stands on all hosts as this host's alone. Each of them has all of it, so that the others need not take part."""
+        """What stands on all hosts as this host's alone, on its devices. Each host has all of it, so that the others need not
+        take part."""
 
         def own(array: jax.Array) -> jax.Array:
             assert isinstance(array.sharding, NamedSharding)
-            parts = [shard.data for shard in array.addressable_shards]
+            here = array.sharding.memory_kind == "device"
+            if here and jax.process_count() == 1:
+                return array
+            parts = [shard.data if here else jax.device_put(shard.data, shard.device) for shard in array.addressable_shards]
             return jax.make_array_from_single_device_arrays(array.shape, NamedSharding(self.mesh, array.sharding.spec), parts)
 
-        return tree if jax.process_count() == 1 else jax.tree.map(own, tree)
+        return jax.tree.map(own, tree)
 
 
 def placed(values: NDArray[Any], sharding: NamedSharding) -> jax.Array:

@@ -30,13 +30,14 @@ from sdjob.train_flax.encode import wide_enough
 from sdjob.train_flax.lora import adapters_of, attach_lora
 from sdjob.train_flax.models.folder import read_unet, read_vae
 from sdjob.train_flax.models.layers import Compute, LoraParam
+from sdjob.train_flax.optimizer import AdamW
 from sdjob.train_flax.sampler import Floats, Sampler
 from sdjob.train_flax.state import Tensors
 from sdjob.train_flax.step import Frozen, Models, Plan, make_plan, trained_text, trained_unet
 
 # What a plan says of the optimizer: nothing that is drawn depends on it.
 NO_TRAINING: dict[str, Any] = {
-    "betas": (0.0, 0.0), "epsilon": 0.0, "weight_decay": 0.0, "max_grad_norm": None, "dropout": False
+    "optimizer": AdamW(betas=(0.0, 0.0), epsilon=0.0, weight_decay=0.0), "rates": (), "max_grad_norm": None, "dropout": False
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from flax import nnx
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.learning_rate import LearningRate
+from sdjob.diffusion.lora_scale import rate_factors, refuse_unused_patterns
 from sdjob.diffusion.names import UNET
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
@@ -28,6 +29,7 @@ from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import Put, read_unet, read_vae, shape_alone
 from sdjob.train_flax.models.layers import Compute, LoraParam
 from sdjob.train_flax.models.splash import attention_of
+from sdjob.train_flax.optimizer import optimizer_of
 from sdjob.train_flax.sample import SamplePlan, write_pictures
 from sdjob.train_flax.sampler import Sampler
 from sdjob.train_flax.step import Frozen, Models, PendingMetrics, Plan, StepBatch, StepRunner, make_plan, with_encoders
@@ -81,6 +83,10 @@ def compute_dtype(train: TrainSpec) -> Any:
     return COMPUTE_DTYPES[train.precision]
 
 
+def averages_on_host(train: TrainSpec) -> bool:
+    return train.ema is not None and train.ema.offload
+
+
 @dataclass(frozen=True)
 class Program:
     """What of a job is compiled, and what it starts from."""
@@ -95,13 +101,14 @@ def build_program(task: TrainTask, *, models: Models, layout: Layout) -> Program
     train = task.job.train
     kind: Any = LoraParam if train.method == "lora" else nnx.Param
     own = {f"{UNET}{name}": found for name, found in names.parameters_of(models.unet, kind).items()} | models.text.trained()
+    if train.method == "lora":
+        refuse_unused_patterns(own, lora=train.lora)
     plan, frozen = make_plan(
         models,
         kind=kind,
         paths={name: path for name, (path, _) in own.items()},
-        betas=train.optimizer.betas,
-        epsilon=train.optimizer.epsilon,
-        weight_decay=train.optimizer.weight_decay,
+        optimizer=optimizer_of(train.optimizer),
+        rates=tuple(sorted(rate_factors(own, train=train).items())),
         max_grad_norm=train.optimizer.max_grad_norm,
         dropout=train.method == "lora" and train.lora.dropout > 0,
         layout=layout,
@@ -116,7 +123,13 @@ def build_runner(task: TrainTask, *, models: Models, layout: Layout) -> StepRunn
     return StepRunner(
         plan=program.plan,
         frozen=program.frozen,
-        state=states.start_state(program.parameters, ema=program.ema),
+        state=states.start_state(
+            program.parameters,
+            ema=program.ema,
+            optimizer=program.plan.optimizer,
+            paths=dict(program.plan.paths),
+            layout=layout,
+        ),
         put=layout.put_batch,
         any_host=layout.any_host,
         learning_rate=learning_rate(task),
@@ -166,7 +179,8 @@ class FlaxTrainer:
 
     def load(self, checkpoint: Path) -> None:
         paths = dict(self.runner.plan.paths)
-        restored = states.restore(self.runner.state, checkpoint, paths=paths, put=self.layout.put_spread)
+        puts = {"put": self.layout.put_spread, "put_average": self.layout.put_average}
+        restored = states.restore(self.runner.state, checkpoint, paths=paths, **puts)
         self.runner.state, self.runner.count = restored.state, restored.count
 
     def step(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
@@ -223,7 +237,7 @@ def build_trainer(task: TrainTask, *, on_work: Callable[[], None] = lambda: None
     """
     if task.job.validation is not None:  # what cannot be drawn is refused before anything is trained
         Sampler.of(task.model, num_steps=task.job.validation.inference_steps)
-    layout = Layout.of_all_devices()
+    layout = Layout.of_all_devices(averages_on_host=averages_on_host(task.job.train))
     models = build_models(task, layout=layout)
     if task.init_from is not None and task.restore_from is None:
         models = load_start(models, task.init_from, train=task.job.train, layout=layout)

@@ -6,6 +6,7 @@ Axes: M micro-steps, B pictures of one, H x W positions, C channels, E text enco
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from sdjob.spec.task import TrainTask
 from sdjob.train_flax.encoded import without_those_that_ran_before
 from sdjob.train_flax.mesh import Layout
 from sdjob.train_flax.setup import Program, build_models, build_program
-from sdjob.train_flax.state import TrainState
+from sdjob.train_flax.state import TrainState, shardings_of, started
 from sdjob.train_flax.step import Knobs, Models, Plan, StepBatch, advance
 
 
@@ -47,15 +48,18 @@ def step_shapes(task: TrainTask, *, layout: Layout) -> StepShapes:
 
 
 def shapes_of(program: Program, *, batch: StepBatch, layout: Layout) -> StepShapes:
-    parameters: Any = {
-        name: shape_of(array, placed=layout.of_parameter(array.shape), dtype=jnp.float32)
-        for name, array in program.parameters.items()
-    }
-    state = TrainState(parameters, parameters, parameters, parameters if program.ema else None)
+    optimizer = program.plan.optimizer
+    start = partial(started, ema=program.ema, optimizer=optimizer, paths=dict(program.plan.paths))
+    parameters = {name: jax.ShapeDtypeStruct(array.shape, jnp.float32) for name, array in program.parameters.items()}
+    made = jax.eval_shape(start, parameters)
+    where = shardings_of(made, layout=layout)
+    state: TrainState = jax.tree.map(lambda array, placed: shape_of(array, placed=placed), made, where)
     frozen = jax.tree.map(lambda array: shape_of(array, placed=layout.whole), program.frozen)
     number = jax.ShapeDtypeStruct((), jnp.float32, sharding=layout.whole)
     seeds_M = jax.ShapeDtypeStruct(batch.timesteps_MB.shape[:1], jnp.uint32, sharding=layout.whole)
-    return StepShapes(state, frozen, batch, Knobs(number, number, number, number, seeds_M), program.plan)
+    own = dict.fromkeys(optimizer.numbers(1), number)
+    knobs = Knobs(learning_rate=number, optimizer=own, ema_share=number, dropout_seeds_M=seeds_M)
+    return StepShapes(state, frozen, batch, knobs, program.plan)
 
 
 def shape_of(array: Any, *, placed: NamedSharding, dtype: Any = None) -> jax.ShapeDtypeStruct:

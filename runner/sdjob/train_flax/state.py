@@ -1,13 +1,13 @@
 """The state of a run on flax, in and out of the same files that the torch trainer writes, in torch's names and layouts.
 
 A checkpoint's folder holds weights.safetensors (float32 masters), optimizer.safetensors (`optimizer.m.NAME`,
-`optimizer.v.NAME`), ema.safetensors (`ema.NAME`) where EMA is on, and state.json (scalars). So either backend resumes
-the other's.
+`optimizer.v.NAME`, or what else optimizer.py names), ema.safetensors (`ema.NAME`) where EMA is on, and state.json (scalars).
+So either backend resumes the other's.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from numpy.typing import NDArray
 
 from sdjob.core.errors import UnsoundError
 from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, write_tensors
-from sdjob.train_flax.mesh import host_copy
+from sdjob.train_flax.mesh import Layout, host_copy
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import Put, from_file, put_on_default
+from sdjob.train_flax.optimizer import Optimizer, Slots, slot_from_torch, slot_to_torch
+
+OPTIMIZER = "optimizer."
 
 Tensors = dict[str, Array]
 """By their names in a checkpoint, in our layout, float32."""
 
-KINDS = ("optimizer.m.", "optimizer.v.", "ema.")
 HostTensors = dict[str, NDArray[np.float32]]
 Paths = Mapping[str, names.Path]
 
@@ -36,30 +38,48 @@ Paths = Mapping[str, names.Path]
 @dataclass(frozen=True)
 class TrainState:
     parameters: Tensors
-    first: Tensors
-    """AdamW's mean of the gradients."""
-
-    second: Tensors
-    """And of their squares."""
+    moments: dict[str, Tensors]
+    """The optimizer's, by slot (m, v, row, col) and then by parameter."""
 
     averages: Tensors | None
     """EMA, where it is on."""
 
 
-def start_state(parameters: Tensors, *, ema: bool) -> TrainState:
+def start_state(
+    parameters: Tensors, *, ema: bool, optimizer: Optimizer, paths: Paths, layout: Layout | None = None
+) -> TrainState:
     """Copies: a step uses the memory of its state again, and the model may keep what it was read with."""
-    placed = {name: values.sharding for name, values in parameters.items()}
-    where = TrainState(placed, placed, placed, placed if ema else None)  # type: ignore[arg-type]
-    return jax.jit(partial(started, ema=ema), out_shardings=where)(parameters)
+    make = partial(started, ema=ema, optimizer=optimizer, paths=paths)
+    shapes = jax.eval_shape(make, parameters)
+    if layout is None:
+        return jax.jit(make)(parameters)
+    return jax.jit(make, out_shardings=shardings_of(shapes, layout=layout))(parameters)
 
 
-def started(parameters: Tensors, *, ema: bool) -> TrainState:
+def shardings_of(state: TrainState, *, layout: Layout) -> Any:
+    """In a state's form, of which only the shapes count."""
+    spread = jax.tree.map(lambda array: layout.of_parameter(array.shape), state)
+    return replace(spread, averages=jax.tree.map(lambda array: layout.of_average(array.shape), state.averages))
+
+
+def started(parameters: Tensors, *, ema: bool, optimizer: Optimizer, paths: Paths) -> TrainState:
     return TrainState(
         parameters=jax.tree.map(jnp.copy, parameters),
-        first=jax.tree.map(jnp.zeros_like, parameters),
-        second=jax.tree.map(jnp.zeros_like, parameters),
+        moments=by_slot({name: optimizer.started(values, path=paths[name]) for name, values in parameters.items()}),
         averages=jax.tree.map(jnp.copy, parameters) if ema else None,
     )
+
+
+def by_slot(slots: Mapping[str, Slots]) -> dict[str, Tensors]:
+    found: dict[str, Tensors] = {}
+    for name, own in slots.items():
+        for slot, values in own.items():
+            found.setdefault(slot, {})[name] = values
+    return found
+
+
+def of_parameter(moments: Mapping[str, Tensors], name: str) -> Slots:
+    return {slot: tensors[name] for slot, tensors in moments.items() if name in tensors}
 
 
 # ---- out -----------------------------------------------------------------------------------------------------------------
@@ -80,15 +100,14 @@ class HostSnapshot:
         (folder / "state.json").write_text(json.dumps(self.scalars, sort_keys=True), encoding="utf-8")
 
     def _stored(self, name: str, values: NDArray[np.float32]) -> StoredTensor:
-        torchs = names.to_torch(self.paths[without_kind(name)], values)
+        slot = name.split(".")[1] if name.startswith(OPTIMIZER) else ""
+        torchs = slot_to_torch(slot, values, path=self.paths[without_kind(name)])
         return StoredTensor("F32", torchs.shape, torchs.nbytes, torchs.tobytes())
 
 
 def without_kind(name: str) -> str:
     """The name of the parameter that a moment or an average is of."""
-    for kind in KINDS:
-        name = name.removeprefix(kind)
-    return name
+    return name.split(".", 2)[2] if name.startswith(OPTIMIZER) else name.removeprefix("ema.")
 
 
 def on_host(tensors: Tensors, *, prefix: str = "") -> HostTensors:
@@ -96,7 +115,9 @@ def on_host(tensors: Tensors, *, prefix: str = "") -> HostTensors:
 
 
 def snapshot(state: TrainState, *, paths: Paths, count: int, scalars: Mapping[str, Any]) -> HostSnapshot:
-    moments = {**on_host(state.first, prefix="optimizer.m."), **on_host(state.second, prefix="optimizer.v.")}
+    moments: HostTensors = {}
+    for slot, tensors in state.moments.items():
+        moments |= on_host(tensors, prefix=f"{OPTIMIZER}{slot}.")
     files = {"weights.safetensors": on_host(state.parameters), "optimizer.safetensors": moments if count else {}}
     if state.averages is not None:
         files["ema.safetensors"] = on_host(state.averages, prefix="ema.")
@@ -113,7 +134,9 @@ class Restored:
     count: int
 
 
-def restore(start: TrainState, folder: Path, *, paths: Paths, put: Put = put_on_default) -> Restored:
+def restore(
+    start: TrainState, folder: Path, *, paths: Paths, put: Put = put_on_default, put_average: Put | None = None
+) -> Restored:
     """The state of a checkpoint that either backend wrote, in the place of `start`."""
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     stored = read_tensors(folder / "weights.safetensors")
@@ -122,15 +145,18 @@ def restore(start: TrainState, folder: Path, *, paths: Paths, put: Put = put_on_
         raise UnsoundError(f"the checkpoint's weights.safetensors does not hold the job's parameters (such as {example})")
     parameters = read_in(stored, paths=paths, put=put)
     moments = read_tensors(folder / "optimizer.safetensors")
-    first, second = (read_in(moments, paths=paths, put=put, prefix=f"optimizer.{short}.") for short in "mv")
+    kept = {slot: read_in(moments, paths=paths, put=put, prefix=f"{OPTIMIZER}{slot}.", slot=slot) for slot in start.moments}
     averages = start.averages
     if averages is not None:
-        averages = read_in(read_tensors(folder / "ema.safetensors"), paths=paths, put=put, prefix="ema.")
+        averages = read_in(read_tensors(folder / "ema.safetensors"), paths=paths, put=put_average or put, prefix="ema.")
     # torch makes a parameter's moments at its first gradient: until then they are zero.
-    state = TrainState(parameters, {**start.first, **first}, {**start.second, **second}, averages)
+    state = TrainState(parameters, {slot: {**start.moments[slot], **own} for slot, own in kept.items()}, averages)
     return Restored(state, count=int(scalars["optimizer_count"]))
 
 
-def read_in(stored: Mapping[str, StoredTensor], *, paths: Paths, put: Put, prefix: str = "") -> Tensors:
+def read_in(stored: Mapping[str, StoredTensor], *, paths: Paths, put: Put, prefix: str = "", slot: str = "") -> Tensors:
     found = {name.removeprefix(prefix): tensor for name, tensor in stored.items() if name.startswith(prefix)}
-    return {name: put(name, names.from_torch(paths[name], from_file(tensor, dtype=np.float32))) for name, tensor in found.items()}
+    return {
+        name: put(name, slot_from_torch(slot, from_file(tensor, dtype=np.float32), path=paths[name]))
+        for name, tensor in found.items()
+    }

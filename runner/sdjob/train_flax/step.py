@@ -1,6 +1,6 @@
-"""One optimizer step on flax, compiled whole: micro-batches, clipping, AdamW, EMA.
+"""One optimizer step on flax, compiled whole: micro-batches, clipping, the optimizer, EMA.
 
-The formulas are those of the torch trainer: torch.optim.AdamW, torch.nn.utils.clip_grad_norm_, diffusers' EMAModel.
+The formulas are those of the torch trainer: its optimizers, torch.nn.utils.clip_grad_norm_, diffusers' EMAModel.
 Axes: M micro-steps, B pictures of one, H x W positions, C channels, E text encoders, T tokens.
 """
 
@@ -28,7 +28,8 @@ from sdjob.train_flax.mesh import Layout, peak_memory_mib
 from sdjob.train_flax.models.names import Path
 from sdjob.train_flax.models.unet import UNet2DConditionModel
 from sdjob.train_flax.models.vae import AutoencoderKL, Posterior
-from sdjob.train_flax.state import Tensors, TrainState
+from sdjob.train_flax.optimizer import Optimizer, Slots
+from sdjob.train_flax.state import Tensors, TrainState, by_slot, of_parameter
 
 Shapes = tuple[tuple[int, ...], ...]
 NORM_EPSILON = 1e-6  # clip_grad_norm_ adds it to the norm that it divides by
@@ -92,9 +93,10 @@ class Plan:
     kind: type[nnx.Variable[Any]]
     latents: LatentFacts
     predicts_velocity: bool
-    betas: tuple[float, float]
-    epsilon: float
-    weight_decay: float
+    optimizer: Optimizer
+    rates: tuple[tuple[str, float], ...]
+    """What the learning rate is multiplied with, by name."""
+
     max_grad_norm: float | None
     dropout: bool
     layout: Layout | None = None
@@ -107,11 +109,8 @@ class Knobs:
     """The numbers that change from step to step, computed on the host in float64."""
 
     learning_rate: Any
-    first_correction: Any
-    """1 - beta1 ** count"""
-
-    second_correction: Any
-    """sqrt(1 - beta2 ** count)"""
+    optimizer: dict[str, Any]
+    """Its own, as its bias corrections."""
 
     ema_share: Any
     """Of the new weights in the average."""
@@ -227,19 +226,18 @@ def clipped(gradients: Tensors, *, limit: float | None) -> tuple[Array, Tensors]
 
 
 def updated(state: TrainState, gradients: Tensors, knobs: Knobs, *, plan: Plan) -> TrainState:
-    """Decoupled weight decay (arXiv 1711.05101), then Adam's step, then the average."""
-    beta1, beta2 = plan.betas
+    """The optimizer's step, then the average."""
     parameters: Tensors = {}
-    first = {name: m + (gradients[name] - m) * (1.0 - beta1) for name, m in state.first.items()}
-    second = {name: v * beta2 + jnp.square(gradients[name]) * (1.0 - beta2) for name, v in state.second.items()}
-    for name, values in state.parameters.items():
-        decayed = values * (1.0 - knobs.learning_rate * plan.weight_decay)
-        root = jnp.sqrt(second[name]) / knobs.second_correction + plan.epsilon
-        parameters[name] = decayed - knobs.learning_rate / knobs.first_correction * first[name] / root
+    slots: dict[str, Slots] = {}
+    factors = dict(plan.rates)
+    for name, path in plan.paths:
+        own, given = of_parameter(state.moments, name), (state.parameters[name], gradients[name])
+        rate = knobs.learning_rate * factors[name] if factors[name] != 1.0 else knobs.learning_rate
+        parameters[name], slots[name] = plan.optimizer.updated(*given, own, rate=rate, numbers=knobs.optimizer, path=path)
     averages = state.averages
     if averages is not None:
         averages = {name: mean - knobs.ema_share * (mean - parameters[name]) for name, mean in averages.items()}
-    return TrainState(parameters, first, second, averages)
+    return TrainState(parameters, by_slot(slots), averages)
 
 
 @partial(jax.jit, static_argnames=("plan",), donate_argnames=("state",))
@@ -247,9 +245,13 @@ def advance(state: TrainState, frozen: Frozen, batch: StepBatch, knobs: Knobs, *
     """(the state after the step, (loss, gradient norm)). The old state's memory is used again."""
     loss, gradients = mean_gradients(state.parameters, frozen, batch, knobs.dropout_seeds_M, plan=plan)
     norm, gradients = clipped(gradients, limit=plan.max_grad_norm)
-    after = updated(state, gradients, knobs, plan=plan)
+    layout = plan.layout
+    if layout is None:
+        return updated(state, gradients, knobs, plan=plan), jnp.stack([loss, norm])
+    after = updated(replace(state, averages=layout.brought(state.averages)), gradients, knobs, plan=plan)
     # Left to itself the compiler may lay some of it elsewhere, and the next step would have to be compiled anew for that.
-    return plan.layout.held(after) if plan.layout else after, jnp.stack([loss, norm])
+    held = TrainState(layout.held(after.parameters), layout.held(after.moments), layout.returned(after.averages))
+    return held, jnp.stack([loss, norm])
 
 
 # ---- on the host ---------------------------------------------------------------------------------------------------------
@@ -311,15 +313,13 @@ class StepRunner:
         return PendingMetrics(figures, learning_rate=rate, step=step, stop=self.any_host(stop_wanted))
 
     def knobs(self, rate: float, *, step: int, num_micro: int) -> Knobs:
-        beta1, beta2 = self.plan.betas
         seeds = np.zeros(num_micro, np.uint32)
         if self.dropout_seed is not None:
             drawn = [stream(self.dropout_seed, "dropout", step, micro, 0).integers(2**32) for micro in range(num_micro)]
             seeds = np.array(drawn, np.uint32)
         return Knobs(
             learning_rate=np.float32(rate),
-            first_correction=np.float32(1.0 - beta1**self.count),
-            second_correction=np.float32(math.sqrt(1.0 - beta2**self.count)),
+            optimizer=self.plan.optimizer.numbers(max(1, self.count)),  # ahead of the first update the shapes alone count
             ema_share=np.float32(1.0 - ema_decay_at(self.count, most=self.ema_decay or 0.0)),
             dropout_seeds_M=seeds,
         )

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from sdjob.diffusion.family import Family, read_base_model
+from sdjob.diffusion.lora_scale import scale_of
 from sdjob.diffusion.text_encoders import (
     LORA_TARGETS,
     TEXT_PARTS,
@@ -23,7 +24,7 @@ from sdjob.diffusion.text_encoders import (
     spelled,
     zeroes_empty_captions,
 )
-from sdjob.spec.train import TrainSpec
+from sdjob.spec.train import LoraSpec, TrainSpec
 from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, lora_parameters
 
@@ -146,9 +147,16 @@ def prepare(encoder: TextModel, *, part: str, family: Family, train: TrainSpec) 
     encoder.requires_grad_(False)
     if train.text_encoder == "lora":
         layers = [name for name, _ in encoder.named_modules() if name.endswith(LORA_TARGETS) and reaches(name)]
-        add_lora(encoder, spec=train.lora.model_copy(update={"targets": tuple(layers)}), seed=train.seed, part=part)
+        add_lora(encoder, spec=of_layers(layers, lora=train.lora), seed=train.seed, part=part)
     elif train.text_encoder == "full":
         for name, parameter in encoder.named_parameters():
             parameter.requires_grad_(reaches(name))
     if train.gradient_checkpointing and train.text_encoder != "frozen":
         encoder.activation_checkpointing_enable()
+
+
+def of_layers(layers: Sequence[str], *, lora: LoraSpec) -> LoraSpec:
+    """Targets and patterns by the layers' names in memory: the job's patterns are for names as files have them."""
+    scales = {layer: scale_of(spelled(layer), lora=lora) for layer in layers}
+    ranks, alphas = ({layer: getattr(scale, field) for layer, scale in scales.items()} for field in ("rank", "alpha"))
+    return lora.model_copy(update={"targets": tuple(layers), "rank_pattern": ranks, "alpha_pattern": alphas})

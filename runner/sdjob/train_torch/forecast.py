@@ -75,9 +75,10 @@ def built(task: TrainTask, *, meter: Meter) -> tuple[StepRunner, list[MicroBatch
     for parameter in runner.state.parameters.values():
         parameter.register_post_accumulate_grad_hook(lambda trained: meter.name("gradients", [trained.grad]))
     runner.state.optimizer.register_step_post_hook(lambda optimizer, *_: meter.name("moments", tensors_of(optimizer)))
-    if task.job.train.ema is not None:
+    ema = task.job.train.ema
+    if ema is not None and not ema.offload:
         with meter.part("ema"):
-            runner.state.ema = EMAModel(runner.state.parameters.values(), decay=task.job.train.ema.decay)
+            runner.state.ema = EMAModel(runner.state.parameters.values(), decay=ema.decay)
     with meter.part("batch"):
         batch = [micro_batch(task, models=models) for _ in range(num_micro(task))]
     return runner, batch

@@ -17,12 +17,12 @@ from accelerate import Accelerator, InitProcessGroupKwargs
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.training_utils import EMAModel
 
 from sdjob.core.errors import UsageError
 from sdjob.diffusion.family import read_base_model
 from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.learning_rate import LearningRate
+from sdjob.diffusion.lora_scale import rate_factors, refuse_unused_patterns
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
 from sdjob.spec.checkpoint import early_steps
@@ -31,9 +31,11 @@ from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
 from sdjob.train_torch.conditioning import TextEncoders, Tokenizers, no_text_encoders, read_text_encoders
+from sdjob.train_torch.ema import build_average
 from sdjob.train_torch.encode import vae_dtype
 from sdjob.train_torch.loading import model_errors
 from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
+from sdjob.train_torch.optimizer import build_optimizer
 from sdjob.train_torch.ranks import num_machines, peers_answer
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
@@ -147,22 +149,18 @@ def lay_out(model: UNet2DConditionModel | AutoencoderKL, *, device: torch.device
 
 def trainable(task: TrainTask, models: Models) -> dict[str, torch.nn.Parameter]:
     """By name, in the order of names: the order in which gradients are reduced and norms added up."""
-    unet = models.unet
-    found = lora_parameters(unet) if task.job.train.method == "lora" else {f"unet.{n}": p for n, p in unet.named_parameters()}
-    return dict(sorted({**found, **models.text.parameters()}.items()))
+    unet, text = models.unet, models.text.parameters()
+    if task.job.train.method == "full":
+        return dict(sorted({**{f"unet.{name}": p for name, p in unet.named_parameters()}, **text}.items()))
+    found = dict(sorted({**lora_parameters(unet), **text}.items()))
+    refuse_unused_patterns(found, lora=task.job.train.lora)
+    return found
 
 
 def build_state(task: TrainTask, *, models: Models) -> states.TrainState:
     train = task.job.train
     parameters = trainable(task, models)
-    optimizer = torch.optim.AdamW(
-        parameters.values(),
-        lr=train.optimizer.learning_rate,
-        betas=train.optimizer.betas,
-        weight_decay=train.optimizer.weight_decay,
-        eps=train.optimizer.epsilon,
-        fused=True,
-    )
+    optimizer = build_optimizer(train.optimizer, parameters, factors=rate_factors(parameters, train=train))
     scaler = torch.amp.GradScaler(task.device) if train.precision == "fp16" else None
     return states.TrainState(parameters, optimizer, ema=None, scaler=scaler)
 
@@ -210,7 +208,7 @@ class TorchTrainer:
             load_start(runner.models.unet, init_from, train=train, adapters=runner.state.parameters)
         if train.ema is not None:
             # Made after the start's weights are in: the average begins at them.
-            runner.state.ema = EMAModel(runner.state.parameters.values(), decay=train.ema.decay)
+            runner.state.ema = build_average(train.ema, runner.state.parameters.values())
         if checkpoint is not None:
             states.restore(runner.state, checkpoint)
 

@@ -1,8 +1,8 @@
 """The state of a run: which tensors it has, under which names, in and out of safetensors files.
 
 A checkpoint's folder holds weights.safetensors (float32 masters), optimizer.safetensors (`optimizer.m.NAME`,
-`optimizer.v.NAME`), ema.safetensors (`ema.NAME`) where EMA is on, and state.json (scalars). There is no generator state,
-because none exists.
+`optimizer.v.NAME`, or what else optimizer.py names), ema.safetensors (`ema.NAME`) where EMA is on, and state.json (scalars).
+There is no generator state, because none exists.
 """
 
 import json
@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdjob.core.errors import UnsoundError
-
-MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}  # names in a checkpoint -> torch.optim.AdamW's own
+from sdjob.train_torch import optimizer as optimizers
 
 
 @dataclass
@@ -30,7 +29,8 @@ class Arena:
 
     def take(self, name: str, tensor: Tensor) -> Tensor:
         if name not in self._copies:
-            self._copies[name] = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=tensor.is_cuda)
+            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+            self._copies[name] = torch.empty(tensor.shape, dtype=dtype, pin_memory=tensor.is_cuda)
         return self._copies[name].copy_(tensor.detach(), non_blocking=True)
 
 
@@ -61,25 +61,28 @@ class HostSnapshot:
 def snapshot(state: TrainState, *, scalars: Mapping[str, Any]) -> HostSnapshot:
     """Into the memory of the snapshot before, which must have been written by now: at most one save is in flight."""
     take = state.arena.take
+    on_cuda = any(parameter.is_cuda for parameter in state.parameters.values())
+    if on_cuda and state.ema is not None:
+        torch.cuda.synchronize()  # averages that are kept on the host may still be on their way there
     files = {"weights.safetensors": {name: take(name, p) for name, p in state.parameters.items()}}
     files["optimizer.safetensors"] = {
-        (key := f"optimizer.{short}.{name}"): take(key, state.optimizer.state[parameter][long])
+        (key := f"optimizer.{short}.{name}"): take(key, tensor)
         for name, parameter in state.parameters.items()
-        for short, long in MOMENTS.items()
-        if parameter in state.optimizer.state
+        for short, tensor in optimizers.slots_of(state.optimizer, parameter).items()
     }
     if state.ema is not None:
         shadow = zip(state.parameters, state.ema.shadow_params, strict=True)
         files["ema.safetensors"] = {(key := f"ema.{name}"): take(key, tensor) for name, tensor in shadow}
-    if any(parameter.is_cuda for parameter in state.parameters.values()):
+    if on_cuda:
         torch.cuda.synchronize()  # copies into pinned memory do not block
     return HostSnapshot(files=files, scalars={**scalars, **_own_scalars(state)})
 
 
 def _own_scalars(state: TrainState) -> dict[str, Any]:
-    steps = {float(s["step"]) for s in state.optimizer.state.values()}
+    own = optimizers.scalars_of(state.optimizer)
     return {
-        "optimizer_count": max(steps, default=0.0),
+        **({"optimizer_scalars": own} if own else {}),
+        "optimizer_count": optimizers.count_of(state.optimizer),
         "ema_count": state.ema.optimization_step if state.ema else None,
         "loss_scale": state.scaler.state_dict() if state.scaler else None,
     }
@@ -94,6 +97,7 @@ def restore(state: TrainState, folder: Path) -> None:
         for name, parameter in state.parameters.items():
             parameter.copy_(weights[name])
     _restore_optimizer(state, load_file(folder / "optimizer.safetensors"), count=scalars["optimizer_count"])
+    optimizers.fill_scalars(state.optimizer, scalars.get("optimizer_scalars", {}))
     if state.ema is not None:
         averages = load_file(folder / "ema.safetensors")
         for name, shadow in zip(state.parameters, state.ema.shadow_params, strict=True):
@@ -104,11 +108,12 @@ def restore(state: TrainState, folder: Path) -> None:
 
 
 def _restore_optimizer(state: TrainState, moments: Mapping[str, Tensor], *, count: float) -> None:
-    for name, parameter in state.parameters.items():
-        if f"optimizer.m.{name}" not in moments:
-            continue  # it never had a gradient: AdamW makes a parameter's moments at its first update
-        own = {long: torch.empty_like(parameter).copy_(moments[f"optimizer.{short}.{name}"]) for short, long in MOMENTS.items()}
-        state.optimizer.state[parameter] = {"step": torch.tensor(count, device=parameter.device), **own}
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in moments.items():
+        _, short, name = key.split(".", 2)
+        kept.setdefault(name, {})[short] = tensor
+    for name, slots in kept.items():  # a parameter that never had a gradient has none
+        optimizers.fill(state.optimizer, state.parameters[name], slots, count=count)
 
 
 def _check_names(own: Any, given: Any, *, file: str) -> None:

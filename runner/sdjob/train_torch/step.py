@@ -23,6 +23,7 @@ from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.loop import StepMetrics
 from sdjob.train_torch.conditioning import TextEncoders, added_conditions
 from sdjob.train_torch.encode import drawn_latents, encode_pictures
+from sdjob.train_torch.optimizer import set_rate
 from sdjob.train_torch.ranks import peers_answer
 from sdjob.train_torch.state import TrainState
 
@@ -191,14 +192,13 @@ class StepRunner:
 
     def run(self, micro_batches: Sequence[MicroBatch], *, step: int, stop_wanted: bool) -> PendingMetrics:
         rate = self.learning_rate.at(step)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = rate
+        told = set_rate(self.state.optimizer, rate)
         loss = self._backward(micro_batches, step=step)
         figures = self._reduce(loss, stop_wanted=stop_wanted)
         norm = self._clip()
         self._update()
         figures = torch.cat([figures, norm.to(figures)[None]])
-        return PendingMetrics(**sent_to_host(figures), learning_rate=rate, step=step, overflows=self.overflows)
+        return PendingMetrics(**sent_to_host(figures), learning_rate=told, step=step, overflows=self.overflows)
 
     def _backward(self, micro_batches: Sequence[MicroBatch], *, step: int) -> Tensor:
         total = torch.zeros((), device=self.accelerator.device)

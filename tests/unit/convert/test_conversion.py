@@ -163,6 +163,13 @@ def test_another_revision_of_the_unet_is_where_the_training_starts():
     assert job_of(f"{script} --non_ema_revision=main").train.init_from is None
 
 
+def test_averages_on_the_host():
+    script = f"train_text_to_image.py {FLAGS}"
+    assert job_of(f"{script} --use_ema --offload_ema").train.ema.offload
+    assert not job_of(f"{script} --use_ema").train.ema.offload
+    assert job_of(f"{script} --offload_ema").train.ema is None
+
+
 def test_processes_that_do_not_divide_among_machines_are_refused():
     with pytest.raises(UsageError, match="3 processes do not divide among 2 machines"):
         converted(f"accelerate launch --num_processes 3 --num_machines 2 {LORA} {FLAGS}")

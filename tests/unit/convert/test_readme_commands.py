@@ -57,8 +57,8 @@ def command_of(text: str) -> tuple[str, dict[str, str]]:
 def expected_job(script: str, flags: dict[str, str]) -> dict[str, Any]:
     """Fields by their paths, for one device."""
     job = {**(FLAX if script.endswith("flax") else TORCH)}
-    lora = script.endswith("lora")
-    job["train.method"] = "lora" if lora else "full"
+    on_lora = script.endswith("lora")
+    job["train.method"] = "lora" if on_lora else "full"
     for flag, (field, kind) in FIELDS.items():
         if flag in flags:
             job[field] = kind(flags[flag])
@@ -71,10 +71,11 @@ def expected_job(script: str, flags: dict[str, str]) -> dict[str, Any]:
     job["train.device_batch"] = int(flags["train_batch_size"])
     job["train.global_batch"] = int(flags["train_batch_size"]) * int(flags.get("gradient_accumulation_steps", "1"))
     job["train.gradient_checkpointing"] = "gradient_checkpointing" in flags
-    job["train.ema"] = {"decay": 0.9999} if "use_ema" in flags else None
+    job["train.ema"] = {"decay": 0.9999, "offload": False} if "use_ema" in flags else None
     job["train.precision"] = precision(flags, on_flax=script.endswith("flax"))
-    if lora:
-        job["train.lora"] = {"rank": 4, "alpha": 4.0, "dropout": 0.0, "targets": ["to_q", "to_k", "to_v", "to_out.0"]}
+    if on_lora:
+        lora = {"rank": 4, "alpha": 4.0, "dropout": 0.0, "targets": ["to_q", "to_k", "to_v", "to_out.0"]}
+        job |= {f"train.lora.{name}": value for name, value in lora.items()}
     if "checkpointing_steps" in flags:
         job["checkpoint.every_steps"] = job["checkpoint.keep_every"] = int(flags["checkpointing_steps"])
     if "report_to" in flags:

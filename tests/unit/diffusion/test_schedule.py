@@ -1,15 +1,18 @@
 """The noise schedule against diffusers' own DDPMScheduler, and min-SNR weights against diffusers' compute_snr."""
 
+import inspect
 import json
 
+import diffusers
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from diffusers.training_utils import compute_snr
 
 from sdjob.core.errors import UsageError
-from sdjob.diffusion.schedule import NoiseSchedule, betas_of, read_schedule
+from sdjob.diffusion.schedule import ZERO_TERMINAL_SCHEDULERS, NoiseSchedule, betas_of, read_schedule, zero_terminal_config
 
 CONFIGS = [
     {"beta_schedule": "linear", "beta_start": 0.0001, "beta_end": 0.02},
@@ -33,6 +36,48 @@ def test_alphas_are_those_of_diffusers(tmp_path, config, zero_snr):
     theirs = DDPMScheduler(**config).alphas_cumprod.numpy()
     ours = read_schedule(written(tmp_path, config)).alphas_cumprod
     assert ours == pytest.approx(theirs, rel=2e-4, abs=1e-7)  # theirs is a product of a thousand float32 factors
+
+
+def test_zero_terminal_snr_is_the_papers_and_diffusers(tmp_path):
+    """Stable Diffusion's own betas (arXiv 2305.08891, table 1 and algorithm 1)."""
+    config = {"num_train_timesteps": 1000, **CONFIGS[1], "prediction_type": "v_prediction", "_class_name": "DDIMScheduler"}
+    betas = torch.tensor(betas_of(config))
+    theirs = torch.cumprod(1.0 - rescale_zero_terminal_snr(betas), dim=0).numpy()
+    plain = np.cumprod(1.0 - betas.numpy())
+    ours = read_schedule(written(tmp_path, zero_terminal_config(config, where="x"))).alphas_cumprod
+    assert ours == pytest.approx(theirs, rel=1e-9, abs=1e-15)
+    assert plain[-1] ** 0.5 == pytest.approx(0.068265, abs=1e-6)  # the paper: at the last step the signal is still 0.068265
+    assert ours[-1] == 0.0
+    assert ours[0] == pytest.approx(plain[0], rel=1e-12)
+
+
+def test_zero_terminal_snr_is_sampled_by_trailing_timesteps():
+    config = {"num_train_timesteps": 1000, **CONFIGS[1], "prediction_type": "v_prediction", "_class_name": "DDIMScheduler"}
+    scheduler = DDIMScheduler.from_config(zero_terminal_config(config, where="x"))
+    scheduler.set_timesteps(10)
+    assert scheduler.timesteps.tolist() == [999, 899, 799, 699, 599, 499, 399, 299, 199, 99]  # the paper's, less its 1
+
+
+@pytest.mark.parametrize("kind", ["PNDMScheduler", "DEISMultistepScheduler"])
+def test_a_scheduler_without_zero_terminal_snr_becomes_ddim(kind):
+    own = getattr(diffusers, kind)(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, steps_offset=1)
+    config = zero_terminal_config({**own.config, "_class_name": kind, "prediction_type": "v_prediction"}, where="x")
+    made = DDIMScheduler.from_config(config)  # a key that it does not know would be a warning, and so an error here
+    assert config["_class_name"] == "DDIMScheduler"
+    assert made.alphas_cumprod[-1] == 0.0
+    assert not made.config["clip_sample"]
+    assert made.config["steps_offset"] == 1
+
+
+def test_the_list_of_schedulers_with_zero_terminal_snr_is_right():
+    for kind in ZERO_TERMINAL_SCHEDULERS:
+        assert "rescale_betas_zero_snr" in inspect.signature(getattr(diffusers, kind)).parameters
+
+
+def test_zero_terminal_snr_of_a_noise_prediction_is_refused():
+    with pytest.raises(UsageError, match=r"the model predicts the noise.*v_prediction") as caught:
+        zero_terminal_config({"num_train_timesteps": 10, **CONFIGS[0]}, where="train.loss.zero_terminal_snr")
+    assert caught.value.where == "train.loss.zero_terminal_snr"
 
 
 def test_unknown_beta_schedule_is_named():

@@ -101,6 +101,15 @@ def test_escaped_text_is_one_line():
     assert escaped("a\n\n# b\t_c_") == "a \\# b \\_c\\_"
 
 
+@pytest.mark.parametrize(("method", "says_so"), [("lora", True), ("full", False)])
+def test_a_lora_of_zero_terminal_snr_is_drawn_with_its_schedule(method, says_so):
+    """A full model's own scheduler/ says it."""
+    _, body = card(make_job(method, train={"loss": {"zero_terminal_snr": True}}))
+    assert ("DDIMScheduler.from_config(pipeline.scheduler.config, rescale_betas_zero_snr=True" in body) is says_so
+    assert ("from diffusers import DDIMScheduler" in body) is says_so
+    assert "DDIMScheduler" not in card(make_job(method))[1]
+
+
 def test_code_in_the_card_is_python():
     for method in ("lora", "full"):
         body = card(make_job(method, model=HUB), trigger_caption=NASTY)[1]

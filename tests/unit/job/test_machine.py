@@ -60,6 +60,32 @@ class TestXformers:
         assert list(tmp_path.iterdir()) == []
 
 
+class TestOptimizer:
+    def test_adamw8bit_needs_cuda(self):
+        with pytest.raises(UnavailableError, match="adamw8bit needs CUDA") as caught:
+            machine.require_optimizer("adamw8bit", accelerator=CPU)
+        assert (caught.value.exit_code, caught.value.where) == (69, "train.optimizer.name")
+
+    @pytest.mark.parametrize(("name", "package"), [("adamw8bit", "bitsandbytes"), ("prodigy", "prodigyopt")])
+    def test_its_package_is_named_with_its_line_for_pip(self, monkeypatch, name, package):
+        install(monkeypatch, versions={"torch": "2.13.0"})
+        with pytest.raises(UnavailableError, match=rf"needs the package {package}.*pip install 'sdjob\[{name}\]'"):
+            machine.require_optimizer(name, accelerator=GPU)
+        install(monkeypatch, versions={package: "1.0"})
+        machine.require_optimizer(name, accelerator=GPU)
+
+    @pytest.mark.parametrize("name", ["adamw", "adafactor"])
+    def test_the_others_need_nothing(self, monkeypatch, name):
+        install(monkeypatch, versions={})
+        machine.require_optimizer(name, accelerator=CPU)
+
+    def test_a_job_that_cannot_have_it_is_69_before_anything_is_read_or_written(self, tmp_path: Path):
+        job = make_job(train={"optimizer": {"name": "adamw8bit"}}, checkpoint={"to": str(tmp_path / "run")})
+        with pytest.raises(UnavailableError, match="adamw8bit needs CUDA"):
+            run_job(job, stop=None, clock=FakeClock(), log=None, vitals=None)
+        assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("driver_name", "name"),
     [

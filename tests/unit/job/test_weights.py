@@ -200,18 +200,6 @@ def test_the_licence_comes_along(tmp_path):
     assert "LICENSE" in build(tmp_path, job=make_job("full"), base=base)
 
 
-def test_another_vae_takes_the_place_of_the_bases(tmp_path):
-    write_checkpoint(tmp_path / "checkpoint", weights=UNET)
-    base = write_base(tmp_path / "base")
-    index = json.loads((base / "model_index.json").read_text(encoding="utf-8"))
-    write_json(base / "model_index.json", {**index, "vae": ["diffusers", "AutoencoderKL"]})
-    for folder, value in (("base/vae", 1), ("other", 2)):
-        write_json(tmp_path / folder / "config.json", {"value": value})
-        save_file({"w": np.zeros(1, np.float32)}, tmp_path / folder / "diffusion_pytorch_model.safetensors")
-    build(tmp_path, job=make_job("full"), base=base, vae_dir=tmp_path / "other")
-    assert json.loads((tmp_path / "out" / "vae" / "config.json").read_text(encoding="utf-8")) == {"value": 2}
-
-
 def test_a_whole_unet_has_no_kohya_form(tmp_path):
     write_checkpoint(tmp_path / "checkpoint", weights=UNET)
     with pytest.raises(UsageError, match="kohya"):

@@ -36,6 +36,7 @@ def test_ema_is_another_four_bytes_a_number():
     without, averaged = memory(train=FULL), memory(train=FULL | {"ema": {}})
     assert averaged.needed - without.needed == pytest.approx(4 * UNET_SD1, rel=1e-6)
     assert averaged.fits
+    assert memory(train=FULL | {"ema": {"offload": True}}).needed == without.needed
 
 
 def test_a_lora_fits_a_t4():

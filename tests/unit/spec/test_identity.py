@@ -94,6 +94,16 @@ def test_what_nobody_uses_is_not_in_it():
     assert data.keys().isdisjoint({"sources", "held_out", "caption_prefix", "trigger_word"})
 
 
+def test_the_order_of_patterns_counts():
+    """The first that matches does."""
+    one, other = (f"train.lora={{rank_pattern: {{{order}}}}}" for order in ("a: 2, b: 3", "b: 3, a: 2"))
+    assert hash_of(job(one)) != hash_of(job(other))
+
+
+def test_where_the_average_lies_does_not_count():
+    assert hash_of(job("train.ema={decay: 0.9, offload: true}")) == hash_of(job("train.ema={decay: 0.9}"))
+
+
 def test_files_and_pictures_count():
     assert hash_of(job(), index="2") != hash_of(job())
     assert hash_of(job(), hashes={"unet/other.safetensors": "ab"}) != hash_of(job())

@@ -17,7 +17,14 @@ from unit.spec.jobs import SMALLEST, job, problems
 
 def test_defaults_are_the_contracts():
     resolved = json.loads(resolved_json(job()))
-    assert resolved["model"] == {"source": "models/base", "revision": None, "variant": None, "vae": None}
+    assert resolved["model"] == {
+        "source": "models/base",
+        "revision": None,
+        "variant": None,
+        "file": None,
+        "config": None,
+        "vae": None,
+    }
     assert resolved["data"] == {
         "source": "pictures",
         "sources": [],
@@ -55,16 +62,38 @@ def test_defaults_are_the_contracts():
             "weight_decay": 0.01,
             "epsilon": 1e-8,
             "max_grad_norm": 1.0,
+            "prodigy": {
+                "d0": 1e-6,
+                "d_coef": 1.0,
+                "growth_rate": None,
+                "use_bias_correction": False,
+                "safeguard_warmup": False,
+            },
         },
         "schedule": {"name": "constant", "warmup_steps": 0, "num_cycles": 1, "power": 1.0, "step_rules": None},
-        "lora": {"rank": 4, "alpha": 4, "dropout": 0.0, "targets": ["to_q", "to_k", "to_v", "to_out.0"]},
+        "lora": {
+            "rank": 4,
+            "alpha": 4,
+            "dropout": 0.0,
+            "targets": ["to_q", "to_k", "to_v", "to_out.0"],
+            "dora": False,
+            "rank_pattern": {},
+            "alpha_pattern": {},
+            "learning_rate_pattern": {},
+        },
         "text_encoder": "frozen",
         "init_from": None,
         "ema": None,
         "gradient_checkpointing": False,
         "attention": "sdpa",
         "cache": "auto",
-        "loss": {"prediction": "auto", "snr_gamma": None, "noise_offset": 0.0, "input_perturbation": 0.0},
+        "loss": {
+            "prediction": "auto",
+            "snr_gamma": None,
+            "zero_terminal_snr": False,
+            "noise_offset": 0.0,
+            "input_perturbation": 0.0,
+        },
     }
     assert resolved["checkpoint"] == {
         "to": "runs/emoji",

@@ -12,6 +12,10 @@ from unit.spec.jobs import job
         ["data.buckets={}", "data.prior={source: dogs, caption: a dog}"],
         ["data={sources: [{source: a, repeats: 3}, {source: b, trigger_word: sks}]}"],
         ["train.cache=always"],
+        ["train.optimizer.name=prodigy"],
+        ["train.optimizer.name=adamw8bit", "run.accelerator=nvidia-l4"],
+        ["train.optimizer.name=adafactor", "train.backend=flax"],
+        ["model.vae=/vae", "train.loss={zero_terminal_snr: true}"],
         ["train.cache=never", "train.attention=sdpa", "data.caption_dropout=0.1", "model.variant=fp16"],
         [
             "model.source=hf://a/b",
@@ -49,9 +53,7 @@ def test_what_works(overrides: list[str]):
 @pytest.mark.parametrize(
     ("field", "overrides"),
     [
-        ("model.vae", ["model.vae=/vae"]),
         ("data.held_out", ["data.held_out.share=0.1"]),
-        ("train.optimizer.name", ["train.optimizer.name=prodigy"]),
         ("run.slices", ["train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"]),
     ],
 )

@@ -25,8 +25,11 @@ def models(tmp_path_factory):
     return folder
 
 
-def lora_task(model, *, rank=4, alpha=4.0, targets=TARGETS, text_encoder="frozen"):
-    lora = {"rank": rank, "alpha": alpha, "targets": list(targets)}
+PATTERNS = {"rank_pattern": {"conv1": 2}, "alpha_pattern": {"to_k": 1.0}}
+
+
+def lora_task(model, *, rank=4, alpha=4.0, targets=TARGETS, text_encoder="frozen", **patterns):
+    lora = {"rank": rank, "alpha": alpha, "targets": list(targets), **patterns}
     return make_task(model, train={"lora": lora, "text_encoder": text_encoder, "ema": {"decay": 0.9}})
 
 
@@ -45,11 +48,11 @@ def in_torchs_layout(trainer, tensors):
     return {name: names.to_torch(path, np.asarray(tensors[name])) for name, path in trainer.runner.plan.paths}
 
 
-@pytest.mark.parametrize("alpha", [4.0, 8.0])
+@pytest.mark.parametrize("lora", [{}, {"alpha": 8.0, **PATTERNS}], ids=["plain", "patterns"])
 @pytest.mark.parametrize("form", FORMS)
-def test_both_forms_and_the_average_begins_there(models, tmp_path, form, alpha):
-    wanted, folder = published(models / "sd1", tmp_path, alpha=alpha)
-    trainer = make_flax_trainer(lora_task(models / "sd1", alpha=alpha), init_from=folder / FORMS[form])
+def test_both_forms_and_the_average_begins_there(models, tmp_path, form, lora):
+    wanted, folder = published(models / "sd1", tmp_path, **lora)
+    trainer = make_flax_trainer(lora_task(models / "sd1", **lora), init_from=folder / FORMS[form])
     for tensors in (trainer.runner.state.parameters, trainer.runner.state.averages):
         started = in_torchs_layout(trainer, tensors)
         assert started.keys() == wanted.keys()
@@ -77,6 +80,7 @@ def test_text_encoders_too(models, tmp_path, family, form):
         ({"targets": (*TARGETS, "proj_in")}, "0 missing"),
         ({"alpha": 8.0}, r"alpha 8 at rank 4.*alpha is 4.*own"),
         ({"text_encoder": "lora"}, r"train\.text_encoder name.* 0 missing, [1-9].*text_encoder to lora"),
+        ({"alpha_pattern": {"to_k": 1.0}}, r"alpha 1 at rank 4.*alpha is 4"),
     ],
 )
 def test_another_lora_than_the_jobs(models, tmp_path, form, lora, words):

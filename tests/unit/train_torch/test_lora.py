@@ -13,11 +13,14 @@ from safetensors.torch import save_file
 from fakes.checkpoints import write_checkpoint
 from fakes.torch_runs import make_micro, make_task, make_trainer, randomize
 from sdjob.core.errors import UsageError
+from sdjob.diffusion.lora_scale import scale_of
 from sdjob.job.weights import build_published
 from sdjob.spec.train import LoraSpec
 from sdjob.train_torch.lora import add_lora, lora_parameters
 
 TARGETS = LoraSpec().targets
+TEXT_PATTERNS = {"rank_pattern": {"text_model.encoder.layers.0.*q_proj": 2}, "alpha_pattern": {"v_proj": 1.0, "to_k": 2.0}}
+PATTERNS = {"rank_pattern": {"to_q": 2}, "alpha_pattern": {"mid_block.*to_k": 1.0}}
 
 
 def base_unet(model, **options):
@@ -104,6 +107,38 @@ class TestAdapters:
             with_lora(sd1, targets=("to_nothing",))
         assert caught.value.where == "train.lora.targets"
 
+    def test_ranks_and_alphas_by_pattern(self, sd1):
+        """The first pattern that matches counts, as in peft; what none matches has the job's own."""
+        patterns = {"rank_pattern": {"mid_block.*to_q": 3, "to_q": 2}, "alpha_pattern": {"to_q": 1.0}}
+        unet = with_lora(sd1, alpha=8.0, **patterns)
+        found = {
+            name: (module.r["default"], module.scaling["default"])
+            for name, module in unet.named_modules()
+            if hasattr(module, "r")
+        }
+        for name, own in found.items():
+            middle = name.startswith("mid_block")
+            assert own == (((3, 1 / 3) if middle else (2, 1 / 2)) if name.endswith("to_q") else (4, 2.0)), name
+            module = scale_of(name, lora=LoraSpec(alpha=8.0, **patterns))
+            assert (module.rank, module.factor) == own
+
+    def test_a_pattern_that_nothing_is_called_is_a_mistake(self, sd1):
+        with pytest.raises(UsageError, match="no module with a LoRA is called 'to_qq'") as caught:
+            make_trainer(make_task(sd1, train={"lora": {"alpha_pattern": {"to_qq": 1.0}}}))
+        assert caught.value.where == "train.lora.alpha_pattern"
+
+    def test_learning_rates_by_pattern(self, sd1):
+        """Adam's first update is the learning rate itself, whatever the gradient; B starts at zero."""
+        train = {
+            "lora": {"learning_rate_pattern": {"mid_block.*to_q": 0.0, "to_q": 3e-3, "to_k": 1e-4}},
+            "optimizer": {"learning_rate": 1e-3, "epsilon": 1e-30, "weight_decay": 0.0, "max_grad_norm": None},
+        }
+        trainer = make_trainer(make_task(sd1, train=train))
+        trainer.step([make_micro(trainer.task, step=0, rows=range(2))], step=0, stop_wanted=False).read()
+        for name, parameter in matrices(trainer.runner.models.unet, "B").items():
+            rate = 0.0 if "mid_block" in name and "to_q" in name else 3e-3 if "to_q" in name else 1e-4 if "to_k" in name else 1e-3
+            assert parameter.detach().abs().max().item() == pytest.approx(rate, rel=1e-4), name
+
     def test_other_targets_reach_convolutions(self, sd1):
         unet = with_lora(sd1, targets=("conv1",))
         assert all(a.ndim == 4 for a in matrices(unet, "A").values())
@@ -113,8 +148,8 @@ class TestAdapters:
 class TestInitFrom:
     """A LoRA that was trained and published is taken as a start in both of its forms."""
 
-    def published(self, model, folder, *, rank=4, alpha=4.0, targets=TARGETS, text_encoder="frozen"):
-        lora = {"rank": rank, "alpha": alpha, "targets": list(targets)}
+    def published(self, model, folder, *, rank=4, alpha=4.0, targets=TARGETS, text_encoder="frozen", **patterns):
+        lora = {"rank": rank, "alpha": alpha, "targets": list(targets), **patterns}
         task = make_task(model, train={"lora": lora, "text_encoder": text_encoder})
         parameters = make_trainer(task).runner.state.parameters
         randomize(parameters.values(), seed=9)
@@ -123,11 +158,11 @@ class TestInitFrom:
         build_published(folder / "checkpoint", job=task.job, model_dir=model, out=folder / "out")
         return arrays, folder / "out/pytorch_lora_weights.safetensors", folder / "out/tiny.kohya.safetensors"
 
-    @pytest.mark.parametrize("alpha", [4.0, 8.0])
+    @pytest.mark.parametrize("lora", [{}, {"alpha": 8.0}, {"alpha": 8.0, **PATTERNS}], ids=["plain", "alpha", "patterns"])
     @pytest.mark.parametrize("form", [1, 2], ids=["diffusers", "kohya"])
-    def test_both_forms(self, sd1, tmp_path, form, alpha):
-        wanted, *files = self.published(sd1, tmp_path, alpha=alpha)
-        task = make_task(sd1, train={"lora": {"rank": 4, "alpha": alpha}})
+    def test_both_forms(self, sd1, tmp_path, form, lora):
+        wanted, *files = self.published(sd1, tmp_path, **lora)
+        task = make_task(sd1, train={"lora": {"rank": 4, "alpha": 4.0, **lora}})
         started = make_trainer(task, init_from=files[form - 1]).runner.state.parameters
         assert started.keys() == wanted.keys()
         for name, values in wanted.items():
@@ -137,8 +172,9 @@ class TestInitFrom:
     @pytest.mark.parametrize("family", ["sd1", "sdxl"])
     def test_text_encoders_too(self, request, tmp_path, family, form):
         model = request.getfixturevalue(family)
-        wanted, *files = self.published(model, tmp_path, targets=(*TARGETS, "proj_in"), text_encoder="lora")
-        train = {"lora": {"targets": [*TARGETS, "proj_in"]}, "text_encoder": "lora"}
+        lora = {"targets": [*TARGETS, "proj_in"], **TEXT_PATTERNS}
+        wanted, *files = self.published(model, tmp_path, **lora, text_encoder="lora")
+        train = {"lora": lora, "text_encoder": "lora"}
         started = make_trainer(make_task(model, train=train), init_from=files[form - 1]).runner.state.parameters
         assert started.keys() == wanted.keys()
         for name, values in wanted.items():
@@ -176,6 +212,12 @@ class TestInitFrom:
         file = self.published(sd1, tmp_path, alpha=8.0)[form]
         with pytest.raises(UsageError, match=r"alpha 8 at rank 4.*alpha is 4.*own"):
             make_trainer(make_task(sd1), init_from=file)
+
+    @pytest.mark.parametrize("form", [1, 2], ids=["diffusers", "kohya"])
+    def test_another_alpha_of_some_modules(self, sd1, tmp_path, form):
+        file = self.published(sd1, tmp_path, **PATTERNS)[form]
+        with pytest.raises(UsageError, match=r"alpha 1 at rank 4.*alpha is 4"):
+            make_trainer(make_task(sd1, train={"lora": {"rank_pattern": {"to_q": 2}}}), init_from=file)
 
     def test_the_start_weighs_in_the_average_from_its_beginning(self, sd1, tmp_path):
         wanted, file, _ = self.published(sd1, tmp_path)

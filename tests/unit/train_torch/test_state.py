@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from fakes.torch_runs import make_micro, make_task, make_trainer, randomize
 from sdjob.core.errors import UnsoundError
+from sdjob.train_torch.ema import OffloadedAverage
 
 CASES = [("lora", "fp32"), ("lora", "bf16"), ("full", "fp32"), ("full", "bf16")]
 TRAIN = {"optimizer": {"learning_rate": 1e-3}, "ema": {"decay": 0.9}}
@@ -50,6 +51,23 @@ def test_a_resumed_run_is_the_straight_one_bit_for_bit(sd1, tmp_path, method, pr
     assert everything(again) == (tensors, scalars)
     assert tensors != everything(at_2)[0]
     assert scalars["optimizer_count"] == scalars["ema_count"] == 4
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_average_on_the_host_is_the_one_on_the_device_bit_for_bit(sd1, tmp_path, precision):
+    """One and the other write the same files, and each resumes the other's."""
+    own, found = {"on-device": False, "on-host": True}, {}
+    for name, offload in own.items():
+        task = make_task(sd1, method="full", train={**TRAIN, "precision": precision, "ema": {"decay": 0.9, "offload": offload}})
+        trainer = make_trainer(task, checkpoint=found.get("on-device"))
+        start = 2 if found else 0
+        found[name] = saved(trainer, tmp_path / name, metrics=run(trainer, start=start, stop=start + 2), step=start + 2)
+        assert isinstance(trainer.runner.state.ema, OffloadedAverage) == offload
+    task = make_task(sd1, method="full", train={**TRAIN, "precision": precision})
+    plain = make_trainer(task, checkpoint=found["on-device"])
+    assert everything(saved(plain, tmp_path / "plain", metrics=run(plain, start=2, stop=4), step=4)) == everything(
+        found["on-host"]
+    )
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -11,6 +11,7 @@ from sdjob.spec.job import JobSpec
 from sdjob.spec.run import RunSpec, notice_s
 
 ACCELERATOR, PRECISION, ATTENTION, NOTICE = "run.accelerator", "train.precision", "train.attention", "run.notice_s"
+OPTIMIZER = "train.optimizer.name"
 # NVIDIA computes in bf16 from Ampere on: https://docs.nvidia.com/cuda/cuda-c-programming-guide, "Arithmetic Instructions"
 BF16_SINCE = (8, 0)
 IN_A_POD = (
@@ -85,6 +86,13 @@ def attention(job: JobSpec) -> Iterator[Finding]:
     if job.train.attention == "xformers":
         machine.require_xformers(parse_accelerator(job.run.accelerator))
         yield ok(ATTENTION, f"xformers {machine.installed_version('xformers')} is installed.")
+
+
+def optimizer(job: JobSpec) -> Iterator[Finding]:
+    name = job.train.optimizer.name
+    machine.require_optimizer(name, accelerator=parse_accelerator(job.run.accelerator))
+    if package := machine.OPTIMIZER_PACKAGES.get(name):
+        yield ok(OPTIMIZER, f"{package} {machine.installed_version(package)} is installed.")
 
 
 def notice(run: RunSpec, *, environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -24,9 +24,12 @@ EXTRAS = {
     "hub": ("huggingface_hub",),
     "data": ("datasets",),
     "track": ("tensorboard", "wandb"),
+    "prodigy": ("prodigyopt",),
+    "adamw8bit": ("bitsandbytes",),
     "xformers": ("xformers",),
 }
-LUXURIES = {"tpu", "xformers"}  # other devices do without; torch's own attention does the same
+# Other devices do without; torch's own attention does the same; few jobs name these optimizers.
+LUXURIES = {"tpu", "xformers", "prodigy", "adamw8bit"}
 SCHEME_EXTRAS = {"s3": "s3", "gs": "gcs", "hf": "hub"}
 
 
@@ -60,6 +63,7 @@ def needed_extras(job: JobSpec) -> tuple[str, ...]:
     needed = {job.train.backend, *(SCHEME_EXTRAS[place.scheme] for place in places.values() if place.scheme != "file")}
     needed |= {"data"} if any(place.scheme == "hf" for field, place in places.items() if field.startswith("data.")) else set()
     needed |= {"track"} if job.track else set()
+    needed |= {job.train.optimizer.name} & {*EXTRAS}
     return tuple(extra for extra in EXTRAS if extra in needed)
 
 

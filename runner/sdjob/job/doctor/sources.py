@@ -4,17 +4,17 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 
 from sdjob.core.errors import DataError, MissingError
 from sdjob.core.retry import Backoff, with_retries
 from sdjob.job.doctor.checkup import Check
 from sdjob.job.doctor.finding import Finding, asked, not_fatal, ok
 from sdjob.job.doctor.hardware import readable
-from sdjob.job.model_files import SAFE, fetched_files
-from sdjob.job.pins import data_place, init_place, model_place
+from sdjob.job.model_files import SAFE, config_files, fetched_files
+from sdjob.job.one_file import named, one_file_of
+from sdjob.job.pins import config_place, data_place, init_place, model_place, vae_place
 from sdjob.spec.job import JobSpec
-from sdjob.spec.places import Place, Scheme, parse_place
+from sdjob.spec.places import Place, Scheme
 from sdjob.spec.sources import data_sources
 from sdjob.store.base import ObjectInfo, ObjectStore, TransientStoreError
 from sdjob.store.patient import PatientStore
@@ -51,10 +51,10 @@ class Asker:
 
 
 def source_checks(job: JobSpec, *, asker: Asker) -> Iterator[Check]:
-    here = Path.cwd()
     places = {
         "model.source": model_place(job),
-        "model.vae": parse_place(job.model.vae, base=here).on_hub("models") if job.model.vae else None,
+        "model.config": config_place(job),
+        "model.vae": vae_place(job),
         **{f"{source.field}.source": data_place(source) for source in data_sources(job.data)},
         INIT: init_place(job),
     }
@@ -65,7 +65,7 @@ def source_checks(job: JobSpec, *, asker: Asker) -> Iterator[Check]:
 
 def source(name: str, *, place: Place, job: JobSpec, asker: Asker) -> Iterator[Finding]:
     """What cannot be read because of missing credentials says so when it is listed; much can be read without them."""
-    if place.scheme == "file" and place.path.is_file() and name != INIT:
+    if place.scheme == "file" and place.path.is_file() and name not in may_be_files(job):
         kind = DataError if name.startswith("data.") else MissingError  # as a run ends
         raise kind(
             "is a file, and a folder is needed.",
@@ -79,6 +79,10 @@ def source(name: str, *, place: Place, job: JobSpec, asker: Asker) -> Iterator[F
         revision, place = place.revision, asker.resolve(place)
         yield ok(name, f"{revision} is commit {str(place.revision)[:12]}.")
     yield held(name, place=place, infos=listed(place, asker=asker), job=job, asker=asker)
+
+
+def may_be_files(job: JobSpec) -> set[str]:
+    return {INIT, "model.source"} if one_file_of(job) else {INIT}
 
 
 def credentials(name: str, *, place: Place, asker: Asker) -> Finding:
@@ -108,10 +112,16 @@ def listed(place: Place, *, asker: Asker) -> list[ObjectInfo]:
 def held(name: str, *, place: Place, infos: list[ObjectInfo], job: JobSpec, asker: Asker) -> Finding:
     """Of the model only the files that a run uses; MissingError where it is no model, or none of safetensors."""
     used = infos
+    names = [info.key for info in infos]
     if name == "model.source":
-        variant, names = job.model.variant, [info.key for info in infos]
-        chosen = set(fetched_files(names, variant=variant, method=job.train.method, where=place.uri))
-        used = [info for info in infos if info.key in chosen]
+        single, variant = one_file_of(job), job.model.variant
+        chosen = (
+            named(names, single) if single else fetched_files(names, variant=variant, method=job.train.method, where=place.uri)
+        )
+        used = [info for info in infos if info.key in {*chosen}]
+    if name == "model.config":
+        chosen = config_files(names, where=place.uri, field=name)
+        used = [info for info in infos if info.key in {*chosen}]
     size_bytes = sum(info.size_bytes for info in used)
     if place.scheme != "file":
         asker.to_fetch[name] = size_bytes

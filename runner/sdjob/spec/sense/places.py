@@ -15,6 +15,7 @@ def named_places(job: JobSpec) -> dict[str, str]:
     """Every place that the job names, by its field."""
     named = {
         "model.source": job.model.source,
+        "model.config": job.model.config,
         "model.vae": job.model.vae,
         **{f"{source.field}.source": source.source for source in data_sources(job.data) if source.source},
         "train.init_from": job.train.init_from,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from sdjob.spec.job import JobSpec
 from sdjob.spec.problems import Finding
-from sdjob.spec.sense import cluster, encoders, kernels, length, machines, output, pictures, places, pods
+from sdjob.spec.sense import cluster, encoders, kernels, length, machines, output, pictures, places, pods, recipes
 
 Rule = Callable[[JobSpec], Iterator[Finding]]
 
@@ -39,6 +39,12 @@ RULES: tuple[Rule, ...] = (
     kernels.precision,
     kernels.attention,
     kernels.optimizer,
+    recipes.one_file,
+    recipes.zero_terminal_snr,
+    recipes.optimizer,
+    recipes.dora,
+    recipes.learning_rate_pattern,
+    recipes.patterns,
     encoders.lora_block,
     encoders.text_encoder,
     encoders.cache,
