@@ -70,7 +70,7 @@ def prodigy(given: list[dict[str, Any]], *, spec: OptimizerSpec, options: dict[s
 
 
 def adamw8bit(given: list[dict[str, Any]], *, options: dict[str, Any]) -> torch.optim.Optimizer:
-    from bitsandbytes.optim import AdamW8bit  # noqa: PLC0415  an extra of its own
+    from bitsandbytes.optim.adamw import AdamW8bit  # noqa: PLC0415  an extra of its own
 
     return AdamW8bit(given, **options)
 
@@ -101,7 +101,9 @@ def scalars_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return {name: first[name] for name in SCALARS if name in first}
 
 
-def fill(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, kept: Parameters, *, count: float) -> None:
+def fill(
+    optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter, kept: Mapping[str, torch.Tensor], *, count: float
+) -> None:
     """A parameter's tensors and count, as `slots_of` and `count_of` gave them."""
     own = {name_in(optimizer, short): placed(tensor, like=parameter) for short, tensor in kept.items()}
     if hasattr(optimizer, "init_state"):  # bitsandbytes makes its tables of 8-bit values there

@@ -35,6 +35,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "checkpointing_steps": ("123",),
 }
 BESIDE: dict[str, tuple[str, ...]] = {
+    "offload_ema": ("--use_ema",),
     "lr_warmup_steps": ("--lr_scheduler=cosine", "--max_train_steps=9999"),
     "hub_model_id": ("--push_to_hub",),
     "push_to_hub": ("--hub_model_id=me/it",),
