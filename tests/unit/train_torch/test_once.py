@@ -23,8 +23,9 @@ def task(sd1, tmp_path):
 
 
 @pytest.mark.parametrize(("precision", "rounding"), [("fp32", 1e-5), ("bf16", 1e-2)])
-def test_the_loss_is_that_of_encoding_at_every_step(sd1, tmp_path, precision, rounding):
-    task = training_task(sd1, tmp_path, precision=precision)
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_the_loss_is_that_of_encoding_at_every_step(request, tmp_path, family, precision, rounding):
+    task = training_task(request.getfixturevalue(family), tmp_path, precision=precision)
     expected = losses(task)
     cached, encodings, computed = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
     assert len(computed) == 3
