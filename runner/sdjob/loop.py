@@ -81,6 +81,9 @@ class LoopPlan:
     is_main: bool
     """Rank 0: the one that saves, validates and reports."""
 
+    measure_every_steps: int | None = None
+    """Between two losses on held-out pictures, of all ranks together; one comes before the first step, and one after the last."""
+
     also_save_every_steps: tuple[int, ...] = ()
     """What is to be published on the way is committed first."""
 
@@ -205,6 +208,9 @@ class Loop(Generic[Batch]):
     plan: LoopPlan
     link: Link
     clock: Clock
+    measure: Callable[[], float] | None = None
+    """The loss on held-out pictures of the present weights; all ranks call it at the same step."""
+
     saver: Saver = field(init=False)
 
     def __post_init__(self) -> None:
@@ -213,9 +219,11 @@ class Loop(Generic[Batch]):
     def run(self, batches: Iterable[Batch]) -> Ending:
         """Trains through `batches`, one of each step from `start_step` on; returns after the last save was handed over."""
         if self.plan.start_step == self.plan.total_steps:
+            self._measure_at_start()
             return self._draw_last()
         unread: tuple[int, StepResult, float] | None = None
         stop = False
+        self._measure_at_start()
         waited_from_s = self.clock.monotonic_s()
         for step, batch in enumerate(batches, start=self.plan.start_step):
             data_wait_s = self.clock.monotonic_s() - waited_from_s
@@ -226,8 +234,8 @@ class Loop(Generic[Batch]):
             stop = stop or (self.plan.num_ranks == 1 and self.link.stop_wanted)
             unread = (step, result, data_wait_s)
             done = step + 1
-            if stop or self.saver.due(done) or self._validation_due(done):
-                metrics = self._report(unread)
+            if stop or self.saver.due(done) or self._validation_due(done) or self._measure_due(done):
+                metrics = self._report(unread, measured=not stop and self._measure_due(done))
                 self._pause(done, metrics, stop=stop)
                 if stop:
                     return self._end(done)
@@ -258,6 +266,23 @@ class Loop(Generic[Batch]):
         self.saver.finish()
         return "finished" if done == self.plan.total_steps else "stopped"
 
+    def _measure_at_start(self) -> None:
+        """What all training begins with; and the end, which a stop request may have kept from being measured."""
+        if self._measure_due(self.plan.start_step) and self.plan.start_step in {0, self.plan.total_steps}:
+            self._measured(self.plan.start_step)
+
+    def _measure_due(self, done: int) -> bool:
+        every = self.plan.measure_every_steps
+        return self.measure is not None and every is not None and (done % every == 0 or done == self.plan.total_steps)
+
+    def _measured(self, done: int) -> float:
+        assert self.measure is not None
+        started_s = self.clock.monotonic_s()
+        loss = self.measure()
+        if self.plan.is_main:
+            self.link.send("held-out", step=done, loss=loss, seconds=self.clock.monotonic_s() - started_s)
+        return loss
+
     def _validation_due(self, done: int) -> bool:
         every = self.plan.validate_every_steps
         return every is not None and (done % every == 0 or done == self.plan.total_steps)
@@ -269,16 +294,20 @@ class Loop(Generic[Batch]):
         self.trainer.validate(folder)
         self.link.send("samples", step=done, folder=str(folder), seconds=self.clock.monotonic_s() - started_s)
 
-    def _report(self, unread: tuple[int, StepResult, float]) -> StepMetrics:
+    def _report(self, unread: tuple[int, StepResult, float], *, measured: bool = False) -> StepMetrics:
+        """With the loss on held-out pictures where it is `measured` after this step, so that a step's figures stand together."""
         step, result, data_wait_s = unread
         metrics = result.read()
+        # When it was, by who did it: the parent may hear of it later, while it waits for a store.
+        told = {"time_s": round(self.clock.unix_s(), 3), "data_wait_s": data_wait_s, "images": self.plan.global_batch}
+        held_out_loss = self._measured(step + 1) if measured else None
         if self.plan.is_main:
             fields = {"loss": metrics.loss, "grad_norm": metrics.grad_norm, "learning_rate": metrics.learning_rate}
+            if held_out_loss is not None:
+                fields["held_out_loss"] = held_out_loss
             if metrics.overflows:
                 fields["overflows"] = metrics.overflows
             if metrics.device_memory_mib is not None:
                 fields["device_memory_mib"] = metrics.device_memory_mib
-            # When it was, by who did it: the parent may hear of it later, while it waits for a store.
-            told = {"time_s": round(self.clock.unix_s(), 3), "data_wait_s": data_wait_s, "images": self.plan.global_batch}
             self.link.send("metrics", step=step + 1, **told, **fields)
         return metrics

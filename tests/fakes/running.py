@@ -107,6 +107,11 @@ class Job:
         """By step, from the ledgers; a step that was trained again counts as its last attempt saw it."""
         return {record["step"]: record["loss"] for ledger in self.ledgers() for record in ledger.metrics}
 
+    def held_out_losses(self) -> dict[int, float]:
+        """Of the steps that have one; as with losses."""
+        told = (record for ledger in self.ledgers() for record in ledger.metrics)
+        return {record["step"]: record["held_out_loss"] for record in told if "held_out_loss" in record}
+
     def samples(self) -> dict[str, bytes]:
         """Validation pictures by attempt, step and name."""
         return {name: data for name, data in tree(self.to / "attempts").items() if "/samples/" in name}

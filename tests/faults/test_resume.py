@@ -43,7 +43,10 @@ FACTORS: dict[str, list[Any]] = {
     "snr_gamma": [None, 5.0],
     "noise_offset": [0.0, 0.1],
     "dropout": [0.0, 0.2],
-    "buckets": [None, {"step": 32, "min": 64, "max": 128}],
+    "buckets": [False, True],
+    "several": [False, True],
+    "prior": [False, True],
+    "held_out": [False, True],
     "kills": [*((moment,) for moment in MOMENTS), ("save", "commit")],
 }
 
@@ -55,7 +58,10 @@ LORA: Row = {
     "crop": "random",
     "accumulation": 2,
     "dropout": 0.2,
-    "buckets": FACTORS["buckets"][1],
+    "buckets": True,
+    "several": True,
+    "prior": True,
+    "held_out": True,
     "kills": ("save", "commit"),
 }
 FULL: Row = {
@@ -91,13 +97,24 @@ PRODUCT: list[Row] = [
 ]
 
 
-def fields_of(row: Row) -> dict[str, Any]:
+def data_fields(row: Row, *, pictures: Path) -> dict[str, Any]:
+    """Several sources are one folder twice, which is enough to tell them apart."""
+    again = {"source": str(pictures), "max_samples": 2, "repeats": 3, "trigger_word": "sks"}
+    recipes: dict[str, dict[str, Any]] = {
+        "buckets": {"data__resolution": 96, "data__buckets": {"step": 32, "min": 64, "max": 128}},
+        "several": {"data__source": "", "data__sources": [{"source": str(pictures)}, again]},
+        "prior": {"data__prior": {"source": str(pictures), "caption": "a shape", "weight": 0.5}},
+        "held_out": {"data__held_out": {"count": 2}, "validation__loss_every_steps": 2, "validation__loss_timesteps": 2},
+    }
+    return {field: value for name, fields in recipes.items() if row[name] for field, value in fields.items()}
+
+
+def fields_of(row: Row, *, pictures: Path) -> dict[str, Any]:
     lora = {"train__lora": {"dropout": row["dropout"]}} if row["method"] == "lora" else {}
     return {
         **lora,
+        **data_fields(row, pictures=pictures),
         "family": row["family"],
-        "data__resolution": 96 if row["buckets"] else 64,
-        "data__buckets": row["buckets"],
         "data__flip": row["flip"],
         "data__crop": row["crop"],
         "data__caption_dropout": 0.2,
@@ -124,8 +141,9 @@ def name_of(row: Row) -> str:
 
 
 def check_resume(row: Row, *, workshop: Workshop, folder: Path) -> None:
-    straight = workshop.finished(f"resume {name_of({**row, 'kills': PLAIN['kills']})}", **fields_of(row))
-    job = workshop.job(folder, **fields_of(row))
+    fields = fields_of(row, pictures=workshop.pictures)
+    straight = workshop.finished(f"resume {name_of({**row, 'kills': PLAIN['kills']})}", **fields)
+    job = workshop.job(folder, **fields)
     for moment in row["kills"]:
         running = job.start()
         MOMENTS[moment](job, running)
@@ -145,6 +163,9 @@ def check_same_result(job: Job, straight: Job) -> None:
     expected = straight.losses()
     assert len(expected) == STEPS
     assert all(loss == expected[step] for step, loss in job.losses().items())
+    held_out = straight.held_out_losses()
+    assert all(loss == held_out[step] for step, loss in job.held_out_losses().items())
+    assert set(held_out) == set(job.held_out_losses())
 
 
 def test_a_killed_lora_run_goes_on_to_the_same_files(workshop, tmp_path):
@@ -167,7 +188,7 @@ def test_a_killed_run_of_sdxl_with_its_text_encoders_goes_on_to_the_same_files(w
 def test_two_processes_train_as_one_does(workshop):
     losses = []
     for processes in (1, 2):
-        fields = fields_of(FULL) | {"run__accelerator": f"cpu:{processes}"}
+        fields = fields_of(FULL, pictures=workshop.pictures) | {"run__accelerator": f"cpu:{processes}"}
         name = name_of({**FULL, "kills": PLAIN["kills"]}) if processes == 2 else "of one process"
         losses.append(workshop.finished(f"resume {name}", **fields).losses())
     assert losses[0].keys() == losses[1].keys() == set(range(1, STEPS + 1))

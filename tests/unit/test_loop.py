@@ -41,6 +41,7 @@ class SumTrainer:
     stop_at: int | None = None
     link: Link | None = None
     validated: list[str] = field(default_factory=list)
+    measured: list[int] = field(default_factory=list)
     fail_writing: Exception | None = None
     seconds_a_step: float = 0.0
     overflow_at: int | None = None
@@ -66,6 +67,11 @@ class SumTrainer:
 
     def validate(self, folder: Path) -> None:
         self.validated.append(folder.name)
+
+    def measure(self) -> float:
+        self.measured.append(self.total)
+        self.clock.advance(100.0)
+        return float(self.total)
 
 
 @dataclass
@@ -117,16 +123,16 @@ def parent():
         one.close()
 
 
-def run(trainer, parent, tmp_path, *, total=10, start=0, every=3, every_s=None, validate=None, ranks=1, main=True):
+def run(trainer, parent, tmp_path, *, total=10, start=0, every=3, every_s=None, validate=None, measure=None, ranks=1, main=True):
     gone = threading.Event()
     link = Link(parent.child, on_parent_gone=gone.set)
     trainer.link = link
     link.start()
     plan = LoopPlan(
         start_step=start, total_steps=total, global_batch=4, save_every_steps=every, save_every_seconds=every_s,
-        validate_every_steps=validate, scratch=tmp_path, num_ranks=ranks, is_main=main,
+        validate_every_steps=validate, scratch=tmp_path, num_ranks=ranks, is_main=main, measure_every_steps=measure,
     )  # fmt: skip
-    ending = Loop(trainer, plan, link, trainer.clock).run(range(start, total))
+    ending = Loop(trainer, plan, link, trainer.clock, trainer.measure if measure else None).run(range(start, total))
     link.send("end")
     return ending
 
@@ -313,6 +319,41 @@ def test_validation_comes_before_the_save_of_its_step(tmp_path, parent):
     order = [(m["event"], m["step"]) for m in p.messages if m["event"] in ("samples", "snapshot")]
     for step in (5, 10):  # a snapshot is written beside the training, so only the order within a step is certain
         assert order.index(("samples", step)) < order.index(("snapshot", step))
+
+
+def test_the_held_out_loss_is_of_the_weights_after_its_step_and_told_with_it(tmp_path, parent):
+    p, trainer = parent(), SumTrainer()
+    run(trainer, p, tmp_path, every=4, measure=4)
+    wait_for_end(p)
+    told = {m["step"]: (m["loss"], m["seconds"]) for m in p.hear("held-out")}
+    assert told == {step: (float(sum(range(step))), 100.0) for step in (0, 4, 8, 10)}
+    with_it = {m["step"]: m["held_out_loss"] for m in p.hear("metrics") if "held_out_loss" in m}
+    assert with_it == {4: 6.0, 8: 28.0, 10: 45.0}
+    stepped_s = {m["step"]: m["time_s"] for m in p.hear("metrics")}
+    assert stepped_s[4] == stepped_s[3] == stepped_s[5] - 100.0, "a step is over before its loss is computed"
+    for step in (4, 8):
+        order = [m["event"] for m in p.messages if m.get("step") == step and m["event"] in ("held-out", "snapshot")]
+        assert order[0] == "held-out", "what is committed has been looked at"
+
+
+@pytest.mark.parametrize(("start", "stop_at", "measured"), [(4, None, [8, 10]), (10, None, [10]), (0, 7, [0, 4]), (0, 6, [0, 4])])
+def test_a_stop_leaves_no_time_for_a_held_out_loss_and_the_end_has_one(tmp_path, parent, start, stop_at, measured):
+    p = parent()
+    run(SumTrainer(stop_at=stop_at), p, tmp_path, start=start, every=100, measure=4)
+    wait_for_end(p)
+    assert steps_of(p, "held-out") == measured
+
+
+def test_all_ranks_compute_the_held_out_loss_at_the_same_steps(tmp_path, parent):
+    """It is reduced over them: one that is alone would wait for ever. The first rank pauses for its saves too."""
+    mains, others = parent(), parent()
+    main, other = SumTrainer(peer_stops_at=6), SumTrainer(peer_stops_at=6)
+    options = {"every": 3, "validate": 7, "measure": 4, "ranks": 2}
+    run(main, mains, tmp_path, **options)
+    run(other, others, tmp_path / "other", **options, main=False)
+    wait_for_end(others)
+    assert main.measured == other.measured == [0, sum(range(4))]
+    assert [m["event"] for m in others.messages] == ["end"]
 
 
 @pytest.mark.parametrize(

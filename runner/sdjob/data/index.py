@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,12 @@ class Index:
     def from_jsonl(data: bytes) -> "Index":
         """Raises DataError, naming the line, for anything that `to_jsonl` does not write."""
         return Index(entries=from_jsonl(data))
+
+
+@lru_cache(maxsize=1)
+def read_index(path: Path) -> Index:
+    """Of a process that trains: its file is written before the process starts, and never changes."""
+    return Index.from_jsonl(path.read_bytes())
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ import numpy as np
 
 from sdjob.diffusion.draws import DrawPlan, Draws, draw
 
+DrawsOf = Callable[[int, Sequence[int]], Draws]
+"""Of a step, or another number of a batch, and rows of it."""
+
 
 @dataclass(frozen=True)
 class BatchDraws:

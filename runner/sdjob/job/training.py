@@ -181,6 +181,7 @@ class Training:
             "metrics": self._on_metrics,
             "snapshot": self._on_snapshot,
             "samples": self._on_samples,
+            "held-out": self._on_held_out,
             "compiled": self._on_compiled,
             "save-skipped": self._on_missed_save,
             "save-failed": self._on_missed_save,
@@ -297,6 +298,12 @@ class Training:
         self.ledger.event("samples", step=step, seconds=fields["seconds"], prompts=prompts)
         self.trackers.samples(step, [self._drawn(step, picture.stem, prompts) for picture in pictures])
         self.log.event("samples", f"validation pictures of step {step} written", step=step)
+
+    def _on_held_out(self, fields: dict[str, Any]) -> None:
+        if self.interval is not None:
+            self.interval.interrupted()
+        self.ledger.event("held-out", **fields)
+        self.log.event("held-out", f"loss on held-out pictures at step {fields['step']}: {fields['loss']:.4f}", **fields)
 
     def _drawn(self, step: int, name: str, prompts: Sequence[str]) -> Picture:
         key = samples_key(self.attempt, step=step, name=f"{name}.png")

@@ -14,18 +14,27 @@ def without_default(schema: dict[str, Any]) -> None:
 
 
 class ValidationSpec(Part):
-    """Pictures that are drawn during training, so that a person sees where it goes."""
+    """Pictures that are drawn during training, so that a person sees where it goes, and the loss on `data.held_out`."""
 
-    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = Field(min_length=1)
-    """The captions to draw."""
+    prompts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """The captions to draw; may be left out where `data.held_out` gives something to validate on."""
     every_steps: int = Field(default=500, ge=1)
     """Optimizer steps between two drawings."""
+    loss_every_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps between two computations of the loss on `data.held_out`; absent: as `every_steps`."""
+    loss_timesteps: int = Field(default=8, ge=1, le=100)
+    """At so many timesteps, spread evenly over the schedule, the loss of each held-out picture is computed."""
     images: int = Field(default=4, ge=1)
     """Pictures for each prompt."""
     inference_steps: int = Field(default=30, ge=1)
     """Denoising steps of a picture."""
     guidance_scale: float = Field(default=7.5, ge=0)
     """How strongly a picture follows its prompt (arXiv 2207.12598)."""
+
+
+def drawn_every_steps(validation: ValidationSpec | None) -> int | None:
+    """None where no pictures are drawn."""
+    return validation.every_steps if validation is not None and validation.prompts else None
 
 
 class CheckpointSpec(Part):

@@ -58,3 +58,13 @@ class JobSpec(Part):
     """Trackers beside the ledger, which is always kept."""
     run: RunSpec = RunSpec()
     """On what machines the job runs, and for how long."""
+
+
+def measured_every_steps(job: JobSpec) -> int | None:
+    """Between two losses on held-out pictures; None where nothing is held out."""
+    asked = job.validation or ValidationSpec()
+    return None if job.data.held_out is None else asked.loss_every_steps or asked.every_steps
+
+
+def loss_timesteps(job: JobSpec) -> int:
+    return (job.validation or ValidationSpec()).loss_timesteps

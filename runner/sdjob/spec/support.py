@@ -10,17 +10,11 @@ from sdjob.spec.job import JobSpec
 
 def unsupported(job: JobSpec) -> list[str]:
     """One sentence for each field that `run` refuses; empty where it can do the whole job."""
-    checks = (data, machines)
-    return [sentence for check in checks for sentence in check(job)]
+    return list(machines(job))
 
 
 def not_yet(field: str, *, what: str, instead: str) -> str:
     return f"{field}: this version cannot {what} yet; {instead}."
-
-
-def data(job: JobSpec) -> Iterator[str]:
-    if job.data.held_out is not None:
-        yield not_yet("data.held_out", what="compute a validation loss", instead="leave it out")
 
 
 def machines(job: JobSpec) -> Iterator[str]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+VALIDATION = {"held_out_loss": "validation/loss"}
 NOT_METRICS = {"step", "time_s", "schema", "not_finite"}
 
 
@@ -41,7 +42,11 @@ def row_of(record: Mapping[str, Any]) -> Row:
     numbers = {name: float(value) for name, value in record.items() if is_metric(name, value)}
     not_finite = cast("dict[str, str]", record.get("not_finite", {}))
     numbers |= {name: float(text) for name, text in not_finite.items() if "." not in name}
-    return Row(record["step"], record["time_s"], {f"train/{name}": number for name, number in numbers.items()})
+    return Row(record["step"], record["time_s"], {shown_as(name): number for name, number in numbers.items()})
+
+
+def shown_as(name: str) -> str:
+    return VALIDATION.get(name, f"train/{name}")
 
 
 def is_metric(name: str, value: Any) -> bool:

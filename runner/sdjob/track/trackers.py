@@ -9,7 +9,7 @@ from typing import Any
 from sdjob.core.clock import Clock, SystemClock
 from sdjob.core.log import Log, redacted
 from sdjob.core.retry import Backoff
-from sdjob.spec.checkpoint import ValidationSpec
+from sdjob.spec.checkpoint import ValidationSpec, drawn_every_steps
 from sdjob.spec.job import JobSpec
 from sdjob.spec.load import resolved, resolved_yaml
 from sdjob.store.base import ObjectStore
@@ -171,7 +171,8 @@ class Opening:
 
 
 def pictures_due(step: int, *, at: Attempted, validation: ValidationSpec | None) -> bool:
-    return validation is not None and (step % validation.every_steps == 0 or step == at.total_steps)
+    every = drawn_every_steps(validation)
+    return every is not None and (step % every == 0 or step == at.total_steps)
 
 
 def with_whole_pictures(row: Row, *, at: Attempted, validation: ValidationSpec | None, secrets: tuple[str, ...]) -> Row:

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from sdjob.data.index import Index
+from sdjob.data.index import read_index
 from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.data.samples import Sample, SampleSource
-from sdjob.diffusion.batch_draws import BatchDraws, with_prior
+from sdjob.diffusion.batch_draws import BatchDraws, DrawsOf, with_prior
 from sdjob.diffusion.draws import DrawPlan
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.encodings.reader import Encodings, with_axis, without_axis
@@ -39,7 +39,7 @@ class BatchMaker:
 
     num_micro: int
     tokenizers: Tokenizers
-    draws: BatchDraws
+    draws: DrawsOf
 
     def __call__(self, step: int) -> StepBatch:
         samples = self.samples.batch(step)
@@ -93,7 +93,7 @@ def rows_of_process(index: int, *, num_processes: int, rows_of_micro: int, globa
 @contextmanager
 def build_batches(task: TrainTask, *, trainer: FlaxTrainer, encodings: Encodings | None = None) -> Generator[Prefetch[StepBatch]]:
     train, prior, workers = task.job.train, task.job.data.prior, task.job.run.workers
-    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.folders, data=task.job.data, seed=train.seed)
+    source = SampleSource(read_index(task.index), task.folders, data=task.job.data, seed=train.seed)
     rows_of_micro = train.device_batch * jax.local_device_count()
     rows = rows_of_process(
         jax.process_index(), num_processes=jax.process_count(), rows_of_micro=rows_of_micro, global_batch=train.global_batch

@@ -15,6 +15,7 @@ from sdjob.train_flax import hosts, setup
 from sdjob.train_flax.batches import build_batches
 from sdjob.train_flax.compiled import Compilation
 from sdjob.train_flax.fingerprint import fingerprint
+from sdjob.train_flax.held_out import measure_of
 from sdjob.train_flax.once import encodings_of
 from sdjob.train_flax.sample import run_sample_task
 
@@ -69,5 +70,6 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     trainer = setup.build_trainer(task, on_work=compilation.tell)
     link.send("ready", step=task.start_step, fingerprint=fingerprint(task))
     with build_batches(task, trainer=trainer, encodings=encodings) as batches:
-        ending = Loop(trainer, setup.loop_plan(task), link, SystemClock()).run(batches)
+        measure = measure_of(task, trainer=trainer, encodings=encodings)
+        ending = Loop(trainer, setup.loop_plan(task), link, SystemClock(), measure).run(batches)
     link.send(ending)

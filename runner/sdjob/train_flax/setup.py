@@ -16,7 +16,8 @@ from sdjob.diffusion.lora_scale import rate_factors, refuse_unused_patterns
 from sdjob.diffusion.names import UNET
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
-from sdjob.spec.checkpoint import early_steps
+from sdjob.spec.checkpoint import drawn_every_steps, early_steps
+from sdjob.spec.job import measured_every_steps
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_flax import hosts
@@ -235,8 +236,9 @@ def build_trainer(task: TrainTask, *, on_work: Callable[[], None] = lambda: None
     2. train.init_from (weights alone);
     3. the base model; LoRA adapters as drawn from the seed.
     """
-    if task.job.validation is not None:  # what cannot be drawn is refused before anything is trained
-        Sampler.of(task.model, num_steps=task.job.validation.inference_steps)
+    asked = task.job.validation
+    if asked is not None and asked.prompts:  # what cannot be drawn is refused before anything is trained
+        Sampler.of(task.model, num_steps=asked.inference_steps)
     layout = Layout.of_all_devices(averages_on_host=averages_on_host(task.job.train))
     models = build_models(task, layout=layout)
     if task.init_from is not None and task.restore_from is None:
@@ -258,7 +260,8 @@ def loop_plan(task: TrainTask) -> LoopPlan:
         global_batch=job.train.global_batch,
         save_every_steps=job.checkpoint.every_steps,
         save_every_seconds=job.checkpoint.every_seconds,
-        validate_every_steps=job.validation.every_steps if job.validation else None,
+        validate_every_steps=drawn_every_steps(job.validation),
+        measure_every_steps=measured_every_steps(job),
         scratch=task.scratch,
         num_ranks=jax.process_count(),
         is_main=hosts.is_first(),

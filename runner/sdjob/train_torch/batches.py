@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdjob.data.index import Index
+from sdjob.data.index import read_index
 from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.data.samples import Sample, SampleSource
-from sdjob.diffusion.batch_draws import BatchDraws, with_prior
+from sdjob.diffusion.batch_draws import BatchDraws, DrawsOf, with_prior
 from sdjob.diffusion.draws import DrawPlan
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.encodings.reader import Arrays, Encodings, with_axis
@@ -35,7 +35,7 @@ class BatchMaker:
 
     rows_of_micro: int
     tokenizers: Tokenizers
-    draws: BatchDraws
+    draws: DrawsOf
     pin: bool
 
     def __call__(self, step: int) -> list[MicroBatch]:
@@ -79,7 +79,7 @@ def build_batches(
     task: TrainTask, *, trainer: TorchTrainer, encodings: Encodings | None = None
 ) -> Generator[Prefetch[list[MicroBatch]]]:
     train, prior, accelerator = task.job.train, task.job.data.prior, trainer.runner.accelerator
-    source = SampleSource(Index.from_jsonl(task.index.read_bytes()), task.folders, data=task.job.data, seed=train.seed)
+    source = SampleSource(read_index(task.index), task.folders, data=task.job.data, seed=train.seed)
     rows = rows_of_rank(
         accelerator.process_index,
         num_ranks=accelerator.num_processes,
@@ -91,9 +91,9 @@ def build_batches(
     workers = task.job.run.workers
     chosen = source if encodings is None else EncodedSource(source, encodings)
     samples = SampleBatches[Any](chosen, global_batch=train.global_batch, members=rows, workers=workers)
-    # Its own: a tokenizer keeps its last call's padding, so validation must not share it with the prefetch thread.
     rows_of_micro = train.device_batch * (1 if prior is None else 2)
     draws = batch_draws(task, trainer, source=source)
+    # Its own tokenizers: they keep their last call's padding, so validation must not share them with the prefetch thread.
     maker = BatchMaker(samples, rows_of_micro, Tokenizers.of(task.model), draws, pin=task.device == "cuda")
     with (
         closing(samples),

@@ -15,6 +15,7 @@ from sdjob.loop import Link, Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_torch import setup
 from sdjob.train_torch.batches import build_batches
+from sdjob.train_torch.held_out import measure_of
 from sdjob.train_torch.once import encodings_of
 from sdjob.train_torch.sample import run_sample_task
 
@@ -65,6 +66,7 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     trainer.load(checkpoint=task.restore_from, init_from=task.init_from)
     link.send("ready", step=task.start_step, fingerprint=setup.fingerprint(accelerator))
     with build_batches(task, trainer=trainer, encodings=encodings) as batches:
-        ending = Loop(trainer, setup.loop_plan(task, accelerator), link, SystemClock()).run(batches)
+        measure = measure_of(task, trainer=trainer, encodings=encodings)
+        ending = Loop(trainer, setup.loop_plan(task, accelerator), link, SystemClock(), measure).run(batches)
     link.send(ending)
     setup.leave(accelerator)

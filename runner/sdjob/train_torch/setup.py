@@ -25,7 +25,8 @@ from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.lora_scale import rate_factors, refuse_unused_patterns
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import LoopPlan, StepMetrics
-from sdjob.spec.checkpoint import early_steps
+from sdjob.spec.checkpoint import drawn_every_steps, early_steps
+from sdjob.spec.job import measured_every_steps
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
 from sdjob.train_torch import state as states
@@ -232,7 +233,7 @@ class TorchTrainer:
             seed=self.task.job.train.seed,
         )
         models = self._drawing_models()
-        with self._averaged_weights(), self.runner.accelerator.autocast():
+        with self.averaged_weights(), self.runner.accelerator.autocast():
             models.train(False)
             write_pictures(pipeline_of(models, tokenizers=self.tokenizers, scheduler=self.scheduler), plan, folder=folder)
             models.train(True)
@@ -246,7 +247,7 @@ class TorchTrainer:
         return replace(models, vae=vae, text=text)
 
     @contextmanager
-    def _averaged_weights(self) -> Generator[None]:
+    def averaged_weights(self) -> Generator[None]:
         """EMA weights are what is published, so they are what is looked at."""
         state = self.runner.state
         if state.ema is None:
@@ -295,7 +296,8 @@ def loop_plan(task: TrainTask, accelerator: Accelerator) -> LoopPlan:
         global_batch=job.train.global_batch,
         save_every_steps=job.checkpoint.every_steps,
         save_every_seconds=job.checkpoint.every_seconds,
-        validate_every_steps=job.validation.every_steps if job.validation else None,
+        validate_every_steps=drawn_every_steps(job.validation),
+        measure_every_steps=measured_every_steps(job),
         scratch=task.scratch,
         num_ranks=accelerator.num_processes,
         is_main=accelerator.is_main_process,

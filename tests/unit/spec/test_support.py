@@ -9,7 +9,7 @@ from unit.spec.jobs import job
     [
         [],
         ["train.method=full", "train.ema={}"],
-        ["data.buckets={}", "data.prior={source: dogs, caption: a dog}"],
+        ["data.buckets={}", "data.prior={source: dogs, caption: a dog}", "data.held_out.share=0.1"],
         ["data={sources: [{source: a, repeats: 3}, {source: b, trigger_word: sks}]}"],
         ["train.cache=always"],
         ["train.optimizer.name=prodigy"],
@@ -53,7 +53,6 @@ def test_what_works(overrides: list[str]):
 @pytest.mark.parametrize(
     ("field", "overrides"),
     [
-        ("data.held_out", ["data.held_out.share=0.1"]),
         ("run.slices", ["train.backend=flax", "run.accelerator='tpu-v5e:4x4'", "run.slices=2"]),
     ],
 )

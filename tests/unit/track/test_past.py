@@ -61,3 +61,8 @@ def test_every_number_of_a_record_and_nothing_else():
     record = {"schema": 1, "time_s": 5.0, "step": 3, "loss": 0.5, "grad_norm": None, "step_s": None, "why": "no number"}
     row = row_of({**record, "not_finite": {"grad_norm": "inf"}})
     assert row == Row(3, 5.0, {"train/loss": 0.5, "train/grad_norm": math.inf})
+
+
+def test_a_held_out_loss_stands_apart_from_the_trainings():
+    row = row_of({"time_s": 5.0, "step": 3, "loss": 0.5, "held_out_loss": 0.7})
+    assert row.values == {"train/loss": 0.5, "validation/loss": 0.7}

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from sdjob.ckpt.history import LoggedCommit
 from sdjob.core.clock import Clock
-from sdjob.spec.job import JobSpec
+from sdjob.spec.checkpoint import drawn_every_steps
+from sdjob.spec.job import JobSpec, measured_every_steps
 
 Phase = Literal["staging", "starting", "training", "publishing", "ended"]
 PHASES: tuple[Phase, ...] = ("staging", "starting", "training", "publishing", "ended")
@@ -69,8 +70,11 @@ class Vitals:
 
     def trouble(self) -> str | None:
         """Why the training seems to hang; None while it goes on, and in all else that an attempt does."""
-        validation = self.job.validation
-        return hang(self.signs, now_s=self.clock.monotonic_s(), drawn_every_steps=validation.every_steps if validation else None)
+        every = {
+            "drawn_every_steps": drawn_every_steps(self.job.validation),
+            "measured_every_steps": measured_every_steps(self.job),
+        }
+        return hang(self.signs, now_s=self.clock.monotonic_s(), **every)
 
 
 def after(signs: Signs, record: Mapping[str, Any], *, now_s: float) -> Signs:
@@ -121,12 +125,15 @@ def committed(signs: Signs, record: Mapping[str, Any]) -> Signs:
     )
 
 
-def hang(signs: Signs, *, now_s: float, drawn_every_steps: int | None) -> str | None:
+def hang(signs: Signs, *, now_s: float, drawn_every_steps: int | None, measured_every_steps: int | None = None) -> str | None:
     """Only steps are judged, and only between two of them: staging, compiling, drawing, saving and publishing may wait for a
     network or a store for hours, and nobody gains by an end of them."""
     if signs.phase != "training" or signs.stepped_s is None or signs.step is None or signs.step == signs.target_step:
         return None
     if drawn_every_steps is not None and signs.step % drawn_every_steps == 0:
+        return None
+    # A step after which the held-out loss is computed is told with it.
+    if measured_every_steps is not None and ((signs.step + 1) % measured_every_steps == 0 or signs.step + 1 == signs.target_step):
         return None
     quiet_s = now_s - signs.stepped_s
     if quiet_s <= max(QUIET_S, QUIET_STEPS * signs.slowest_step_s):

@@ -49,6 +49,7 @@ RULES: tuple[Rule, ...] = (
     encoders.text_encoder,
     encoders.cache,
     output.commits,
+    output.validation,
     output.publishing,
     output.trackers,
 )

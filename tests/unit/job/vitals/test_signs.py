@@ -102,6 +102,14 @@ def test_whatever_waits_for_others_is_no_trouble(records):
     assert made.trouble() is None
 
 
+@pytest.mark.parametrize(("step", "stands_still"), [(9, False), (18, True), (19, False), (98, True), (99, False)])
+def test_a_step_after_which_the_held_out_loss_is_computed_has_longer(step, stands_still):
+    made = vitals("data.held_out={share: 0.1}", "validation={loss_every_steps: 10}")
+    train(made, steps=(step,), total=100)
+    made.clock.advance(1e6)
+    assert (made.trouble() is not None) is stands_still
+
+
 def test_between_two_drawings_it_is_trouble():
     made = vitals(DRAWING)
     train(made, steps=(51,))
