@@ -269,7 +269,7 @@ POSITION = [
     *_all(
         "runner/sdjob/data/batch_order.py",
         POSITION_TESTS,
-        ("batches are sorted by size", 'stream(seed, "bucket order", epoch).permutation(np.array(found, dtype=np.int64))', "np.array(found, dtype=np.int64)"),
+        ("batches are sorted by size", 'stream(seed, "bucket order", epoch).permutation(np.column_stack((buckets, numbers)))', "np.column_stack((buckets, numbers))"),
         ("a bucket's remainder is dropped", "spans = [(epoch * count // global_batch, (epoch + 1) * count // global_batch)", "spans = [(epoch * (count // global_batch), (epoch + 1) * (count // global_batch))"),
     ),
     *_all(

@@ -133,8 +133,9 @@ class BucketOrder:
 def _batches(seed: int, epoch: int, counts: tuple[int, ...], global_batch: int) -> npt.NDArray[np.int64]:
     """(batches of the epoch, 2), in their order: the size's number and the batch's in that size's stream."""
     spans = [(epoch * count // global_batch, (epoch + 1) * count // global_batch) for count in counts]
-    found = [(bucket, number) for bucket, (first, after) in enumerate(spans) for number in range(first, after)]
-    return stream(seed, "bucket order", epoch).permutation(np.array(found, dtype=np.int64))
+    buckets = np.repeat(np.arange(len(counts)), [after - first for first, after in spans])
+    numbers = np.concatenate([np.arange(first, after) for first, after in spans])
+    return stream(seed, "bucket order", epoch).permutation(np.column_stack((buckets, numbers)))
 
 
 def picture_of(pool: Numbers, *, batch: int, place: int, order: PlainOrder | BucketOrder, name: str) -> int:

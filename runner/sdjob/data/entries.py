@@ -1,8 +1,8 @@
-"""Lines of the data index: one picture each, with the same bytes for the same content."""
+"""Entries of the data index and their lines: one picture each, with the same bytes for the same content."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from sdjob.core.errors import DataError
@@ -11,8 +11,16 @@ VERSION = 1
 VERSION_OF_SEVERAL = 2  # every line says which source its picture is of
 FIELDS = {"id", "sha256", "width", "height", "captions"}
 
+# A line as `line_of` writes it, and no other.
+_STRING = rb'"(?!")[^"\\\x00-\x1f]*+(?:\\(?:["\\bfnrt]|u00[01][0-9a-f])[^"\\\x00-\x1f]*+)*+"'
+_PIXELS = rb"([1-9][0-9]{0,8})"
+LINE = re.compile(
+    rb'\{"captions":\[' + _STRING + rb"(?:," + _STRING + rb')*+\],"height":' + _PIXELS + rb',"id":(' + _STRING + rb"),"
+    rb'"sha256":"([0-9a-f]{64})",(?:"source":(0|[1-9][0-9]{0,3}),)?"width":' + _PIXELS + rb"\}\n"
+)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Entry:
     id: str
     """The file's path below the folder, with forward slashes."""
@@ -31,61 +39,39 @@ class Entry:
     """Which of the job's sources has it, in the order of `spec.sources`."""
 
 
-def to_jsonl(entries: Sequence[Entry]) -> bytes:
-    """A line with version and count, so that a torn copy is noticed; then a line for each picture."""
-    several = any(entry.source for entry in entries)
-    header = {"pictures": len(entries), "sdjob_index": VERSION_OF_SEVERAL if several else VERSION}
-    lines = [_json(header), *(_json(_fields(entry, several=several)) for entry in entries)]
-    return "".join(line + "\n" for line in lines).encode()
+def line_of(entry: Entry, *, several: bool) -> bytes:
+    fields: dict[str, Any] = {"captions": entry.captions, "height": entry.height, "id": entry.id, "sha256": entry.sha256}
+    fields |= {"source": entry.source, "width": entry.width} if several else {"width": entry.width}
+    return _line(fields)
 
 
-def from_jsonl(data: bytes) -> tuple[Entry, ...]:
-    """Raises DataError, naming the line, for anything that `to_jsonl` does not write."""
-    header, *rows = [_object(line, number) for number, line in enumerate(_lines(data), start=1)]
-    version = header.get("sdjob_index")
-    if version not in {VERSION, VERSION_OF_SEVERAL}:
-        raise _damage(1, f"version {version!r} is not {VERSION} or {VERSION_OF_SEVERAL}, which this sdjob reads.")
-    if header.get("pictures") != len(rows):
-        raise _damage(1, f"promises {header.get('pictures')!r} pictures, {len(rows)} follow.")
-    several = version == VERSION_OF_SEVERAL
-    entries = tuple(_entry(fields, number, several=several) for number, fields in enumerate(rows, start=2))
-    if len({(entry.source, entry.id) for entry in entries}) != len(entries):
-        raise _damage(1, "the same picture stands twice.")
-    return entries
+def header_of(num_pictures: int, *, several: bool) -> bytes:
+    """Version and count, so that a torn copy is noticed."""
+    return _line({"pictures": num_pictures, "sdjob_index": VERSION_OF_SEVERAL if several else VERSION})
 
 
-def _fields(entry: Entry, *, several: bool) -> dict[str, Any]:
-    fields = asdict(entry)
-    return fields if several else {name: fields[name] for name in FIELDS}
+def entry_of(line: bytes) -> Entry:
+    """Of a line that is known to be whole."""
+    fields = json.loads(line.decode())
+    return Entry(**{**fields, "captions": tuple(fields["captions"])})
 
 
-def _json(fields: dict[str, Any]) -> str:
-    return json.dumps(fields, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-
-
-def _lines(data: bytes) -> list[str]:
+def fields_of(line: bytes, number: int) -> dict[str, Any]:
+    """Raises DataError for a line that is no object."""
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _damage(data.count(b"\n", 0, error.start) + 1, "is not UTF-8.") from error
-    if not text.endswith("\n"):
-        raise _damage(text.count("\n") + 1, "ends in the middle of a line.")
-    return text[:-1].split("\n")
-
-
-def _object(line: str, number: int) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
+        fields = json.loads(line.decode())
     except json.JSONDecodeError as error:
-        raise _damage(number, f"is not JSON: {error.msg}.") from error
+        raise damage(number, f"is not JSON: {error.msg}.") from error
     if not isinstance(fields, dict):
-        raise _damage(number, "is not an object.")
+        raise damage(number, "is not an object.")
     return fields
 
 
-def _entry(fields: dict[str, Any], number: int, *, several: bool) -> Entry:
+def what_is_wrong(line: bytes, number: int, *, several: bool) -> DataError:
+    """With a line that is not as `line_of` writes it."""
+    fields = fields_of(line, number)
     if set(fields) != (FIELDS | {"source"} if several else FIELDS):
-        raise _damage(number, f"has the fields {sorted(fields)}.")
+        return damage(number, f"has the fields {sorted(fields)}.")
     for name, fits in (
         ("id", _is_text),
         ("sha256", _is_sha256),
@@ -95,8 +81,17 @@ def _entry(fields: dict[str, Any], number: int, *, several: bool) -> Entry:
         ("source", _is_number),
     ):
         if name in fields and not fits(fields[name]):
-            raise _damage(number, f"{name} is {fields[name]!r}.")
-    return Entry(**{**fields, "captions": tuple(fields["captions"])})
+            return damage(number, f"{name} is {fields[name]!r}.")
+    return damage(number, "is not as sdjob writes it.")
+
+
+def damage(number: int, what: str) -> DataError:
+    return DataError(what, where=f"data index, line {number}")
+
+
+def _line(fields: dict[str, Any]) -> bytes:
+    """The names come in their order."""
+    return (json.dumps(fields, ensure_ascii=False, separators=(",", ":")) + "\n").encode()
 
 
 def _is_text(value: Any) -> bool:
@@ -117,7 +112,3 @@ def _is_number(value: Any) -> bool:
 
 def _are_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_text(text) for text in value)
-
-
-def _damage(number: int, what: str) -> DataError:
-    return DataError(what, where=f"data index, line {number}")

@@ -2,8 +2,10 @@
 
 import os
 import posixpath
-from collections.abc import Iterator
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from sdjob.core.errors import DataError, DeniedError, MissingError
@@ -45,6 +47,11 @@ class Listing:
 
     texts: dict[str, str]
     """Caption files by their path without the extension."""
+
+    @cached_property
+    def normal_names(self) -> Mapping[str, str]:
+        """The pictures by their names in NFC."""
+        return {unicodedata.normalize("NFC", name): name for name in self.pictures}
 
     def refuse_escape(self, name: str, *, where: str) -> None:
         """Raises DataError where `name` is, or passes through, a link to a place outside the folder."""
@@ -103,13 +110,13 @@ def _walk(folder: Path, *, prefix: str, ancestors: tuple[str, ...], roots: tuple
         name = prefix + entry.name
         if is_hidden(entry.name):
             continue
-        path = Path(entry.path)
-        if entry.is_symlink():
-            _refuse_escape(path, roots=roots, where=entry.path)
-        if not entry.is_dir(follow_symlinks=False) and not (entry.is_symlink() and path.is_dir()):
+        linked = Path(entry.path) if entry.is_symlink() else None
+        if linked is not None:
+            _refuse_escape(linked, roots=roots, where=entry.path)
+        if not (entry.is_dir() if linked is None else linked.is_dir()):
             yield name
-        elif (real := os.path.realpath(path)) not in ancestors:
-            yield from _walk(path, prefix=f"{name}/", ancestors=(*ancestors, real), roots=roots)
+        elif (real := os.path.realpath(entry.path)) not in ancestors:
+            yield from _walk(Path(entry.path), prefix=f"{name}/", ancestors=(*ancestors, real), roots=roots)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

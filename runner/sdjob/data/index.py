@@ -6,11 +6,12 @@ the run and its hash is part of the run's identity.
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sized
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ import numpy.typing as npt
 
 from sdjob.core.errors import DataError
 from sdjob.core.log import Log
-from sdjob.data.entries import Entry, from_jsonl, to_jsonl
+from sdjob.data.entries import Entry
 from sdjob.data.images import PictureError, decode
+from sdjob.data.lines import Columns, Lines, LineWriter, Picked, columns_of, from_jsonl, to_jsonl
 from sdjob.data.reading import FileGoneError, read_bytes
 from sdjob.data.records import Record
 
@@ -29,24 +31,37 @@ AHEAD = 4  # pictures of each worker in flight: enough to keep it busy, and few 
 
 @dataclass(frozen=True)
 class Index:
-    entries: tuple[Entry, ...]
+    entries: Sequence[Entry]
+    """Lines, wherever there may be many."""
 
     def __len__(self) -> int:
         return len(self.entries)
 
-    @cached_property
-    def sources(self) -> npt.NDArray[np.intp]:
+    @property
+    def sources(self) -> npt.NDArray[np.int16]:
         """The number of each picture's source."""
-        return np.array([entry.source for entry in self.entries], dtype=np.intp)
+        return self.entries.sources if isinstance(self.entries, Lines) else self.columns.sources
+
+    @property
+    def content(self) -> npt.NDArray[np.uint64]:
+        return self.columns.content
+
+    @property
+    def widths(self) -> npt.NDArray[np.int32]:
+        return self.columns.widths
+
+    @property
+    def heights(self) -> npt.NDArray[np.int32]:
+        return self.columns.heights
 
     @cached_property
-    def content(self) -> npt.NDArray[np.uint64]:
-        """Of each picture the first 64 bits of its sha256: enough to tell contents apart."""
-        return np.array([int(entry.sha256[:16], 16) for entry in self.entries], dtype=np.uint64)
+    def columns(self) -> Columns:
+        return self.entries.columns if isinstance(self.entries, Lines) else columns_of(self.entries)
 
     def of_source(self, number: int) -> "Index":
         """The pictures of one source, as if they were all."""
-        return Index(tuple(entry for entry in self.entries if entry.source == number))
+        chosen = np.flatnonzero(self.sources == number)
+        return self if len(chosen) == len(self) else Index(Picked(self.entries, chosen))
 
     def to_jsonl(self) -> bytes:
         """The same bytes for the same entries, on any machine."""
@@ -56,25 +71,29 @@ class Index:
     def sha256(self) -> str:
         return hashlib.sha256(self.to_jsonl()).hexdigest()
 
-    @cached_property
-    def widths(self) -> npt.NDArray[np.int64]:
-        """Of all pictures, in pixels."""
-        return np.array([entry.width for entry in self.entries], dtype=np.int64)
-
-    @cached_property
-    def heights(self) -> npt.NDArray[np.int64]:
-        return np.array([entry.height for entry in self.entries], dtype=np.int64)
-
     @staticmethod
     def from_jsonl(data: bytes) -> "Index":
         """Raises DataError, naming the line, for anything that `to_jsonl` does not write."""
-        return Index(entries=from_jsonl(data))
+        return Index(from_jsonl(data))
 
 
 @lru_cache(maxsize=1)
 def read_index(path: Path) -> Index:
-    """Of a process that trains: its file is written before the process starts, and never changes."""
-    return Index.from_jsonl(path.read_bytes())
+    """Of a process that trains: its file was written by this attempt, and never changes. The file stays a file: processes of one
+    machine share what of it they look at."""
+    with path.open("rb") as file:
+        return Index(Lines(mmap(file.fileno(), 0, access=ACCESS_READ)))
+
+
+def joined(indexes: Sequence[Index]) -> Index:
+    """Those of several sources, in their order, as one."""
+    if len(indexes) == 1:
+        return indexes[0]
+    writer = LineWriter(several=True)
+    for number, index in enumerate(indexes):
+        for entry in index.entries:
+            writer.add(replace(entry, source=number))
+    return Index(writer.lines())
 
 
 @dataclass(frozen=True)
@@ -106,19 +125,19 @@ def scan(
     Raises StorageError or DeniedError where a file is there but cannot be read: the index must not depend on a bad moment.
     """
     num_records = len(records) if isinstance(records, Sized) else None
-    good: list[Entry] = []
+    good = LineWriter(several=False)
     bad: list[BadPicture] = []
     with closing(_examined(folder, records=records, workers=workers)) as results:
         for done, examined in enumerate(results, start=1):
             if isinstance(examined, Entry):
-                good.append(examined)
+                good.add(examined)
             else:
                 bad.append(examined)
             if on_progress:
                 on_progress(done, num_records)
-            if len(good) == max_samples:
+            if good.num_lines == max_samples:
                 break
-    return ScanResult(index=Index(entries=tuple(good)), bad=tuple(bad))
+    return ScanResult(index=Index(good.lines()), bad=tuple(bad))
 
 
 def check_bad_share(result: ScanResult, *, max_bad_share: float, log: Log) -> None:

@@ -15,7 +15,7 @@ from sdjob.data.tables import RawRow, csv_rows, jsonl_rows
 IMAGE_COLUMN, CAPTION_COLUMN = "data.image_column", "data.caption_column"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     file_name: str
     captions: tuple[str, ...]
@@ -26,19 +26,26 @@ class Row:
 def read_rows(path: Path, *, image_column: str, caption_column: str | None) -> list[Row]:
     """The rows of one metadata file; without captions where no column of them is named. Raises DataError with file:line, or
     naming the columns that there are."""
-    raw = list(_raw_rows(path))
+    wanted = (*picture_columns(image_column), *(() if caption_column is None else (caption_column,)))
+    columns: dict[str, None] = {}
+    raw: list[tuple[str, tuple[Any, ...]]] = []  # of a million rows only what may be wanted is kept
+    for where, fields in _raw_rows(path):
+        columns |= dict.fromkeys(fields)
+        raw.append((where, tuple(fields.get(column) for column in wanted)))
     if not raw:
         return []
-    columns = tuple(dict.fromkeys(column for _, fields in raw for column in fields))
-    picture_column = existing_column(picture_columns(image_column), columns=columns, setting=IMAGE_COLUMN, where=str(path))
-    text_column = caption_column and existing_column((caption_column,), columns=columns, setting=CAPTION_COLUMN, where=str(path))
+    there, name = tuple(columns), str(path)
+    picture_column = existing_column(picture_columns(image_column), columns=there, setting=IMAGE_COLUMN, where=name)
+    if caption_column is not None:
+        existing_column((caption_column,), columns=there, setting=CAPTION_COLUMN, where=name)
+    picture = wanted.index(picture_column)
     return [
         Row(
-            file_name=_file_name(fields.get(picture_column), column=picture_column, where=where),
-            captions=captions_of(fields.get(text_column), column=text_column, where=where) if text_column else (),
+            file_name=_file_name(values[picture], column=picture_column, where=where),
+            captions=captions_of(values[-1], column=caption_column, where=where) if caption_column else (),
             where=where,
         )
-        for where, fields in raw
+        for where, values in raw
     ]
 
 

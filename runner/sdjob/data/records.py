@@ -12,7 +12,7 @@ from sdjob.data.folder import Listing, contained_path, list_folder
 from sdjob.data.metadata import Row, one_line_captions, read_rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """A picture that the folder has or claims to have; whether it can be used is for the scan to say."""
 
@@ -63,16 +63,15 @@ def ids_of(listing: Listing, *, captions: Mapping[str, tuple[str, ...]], chosen:
 
 def captions_of_rows(listing: Listing, *, image_column: str, caption_column: str | None) -> dict[str, tuple[str, ...]]:
     """Captions by picture, of all metadata files together, in the order of the rows."""
-    normal_names = {unicodedata.normalize("NFC", name): name for name in listing.pictures}
     captions: dict[str, tuple[str, ...]] = {}
     for name in listing.metadata:
         for row in read_rows(listing.folder / name, image_column=image_column, caption_column=caption_column):
-            picture = _picture_of_row(listing, row=row, metadata=name, normal_names=normal_names)
+            picture = _picture_of_row(listing, row=row, metadata=name)
             captions[picture] = captions.get(picture, ()) + row.captions
     return captions
 
 
-def _picture_of_row(listing: Listing, *, row: Row, metadata: str, normal_names: Mapping[str, str]) -> str:
+def _picture_of_row(listing: Listing, *, row: Row, metadata: str) -> str:
     """The id that a row means. Exact spelling first, since a backslash and a decomposed accent are legal in names.
 
     macOS stores "e" and an accent apart (NFD) where the metadata's editor joined them (NFC).
@@ -81,7 +80,7 @@ def _picture_of_row(listing: Listing, *, row: Row, metadata: str, normal_names: 
     if exact in listing.pictures:
         return exact
     slashed = contained_path(row.file_name.replace("\\", "/"), metadata=metadata, where=row.where)
-    name = normal_names.get(unicodedata.normalize("NFC", slashed), slashed)
+    name = listing.normal_names.get(unicodedata.normalize("NFC", slashed), slashed)
     listing.refuse_escape(name, where=row.where)
     return name
 

@@ -52,7 +52,7 @@ def roles_of(index: Index, *, data: DataSpec) -> Roles:
     if data.held_out is not None and data.held_out.source is None:
         apart = own & _chosen(index.content, own=own, spec=data.held_out)
     held_out = np.flatnonzero(apart)
-    trained = np.flatnonzero(own & ~np.isin(index.content, index.content[held_out]))
+    trained = np.flatnonzero(own & ~np.isin(index.content, index.content[held_out]) if len(held_out) else own)
     _require(trained, held_out, num_pictures=int(own.sum()), data=data)
     repeats = np.array([source.repeats for source in data_sources(data)])
     return Roles(np.repeat(trained, repeats[index.sources[trained]]), np.flatnonzero(prior), held_out)

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +16,27 @@ from sdjob.store.base import ObjectInfo, ObjectMissingError, ObjectStore, Transi
 Result = TypeVar("Result")
 
 LARGEST_NOTE_BYTES = 64 * 1024 * 1024  # a data card or a state.json; more is no note
+
+
+@dataclass(frozen=True)
+class LocalInfos(Mapping[str, ObjectInfo]):
+    """Of files on this machine, each looked at when it is asked for: of an image folder that may have a million, none ever is."""
+
+    folder: Path
+    names: Mapping[str, None]
+
+    def __getitem__(self, key: str) -> ObjectInfo:
+        self.names[key]
+        return _local_info(self.folder / key, key=key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.names
 
 
 @dataclass(frozen=True)
@@ -53,9 +74,11 @@ class Source:
 def look_at(place: Place, *, store: ObjectStore, backoff: Backoff) -> Source:
     """Raises MissingError where nothing is there."""
     source = Source(place, store, {}, backoff)
-    found = _local_infos(place.path) if place.scheme == "file" else source.patiently(lambda: list(store.list("")))
+    if place.scheme == "file":
+        return Source(place, store, LocalInfos(place.path, dict.fromkeys(names_below(place.path))), backoff)
+    found = source.patiently(lambda: list(store.list("")))
     infos = {info.key: info for info in sorted(found, key=lambda info: os.fsencode(info.key)) if not is_hidden(info.key)}
-    if not infos and place.scheme != "file":
+    if not infos:
         raise MissingError("holds no files.", where=place.uri, next_step="Check the spelling of data.source.")
     return Source(place, store, infos, backoff)
 
@@ -64,10 +87,6 @@ def fingerprint_of(infos: Iterable[ObjectInfo]) -> str:
     """sha256 over keys, sizes and versions: the same as long as the files are."""
     lines = "".join(f"{info.key}\0{info.size_bytes}\0{info.version}\n" for info in infos)
     return hashlib.sha256(lines.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _local_infos(folder: Path) -> list[ObjectInfo]:
-    return [_local_info(folder / name, key=name) for name in names_below(folder)]
 
 
 def _local_info(path: Path, *, key: str) -> ObjectInfo:

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from sdjob.core.errors import DataError
 from sdjob.core.retry import Backoff
-from sdjob.data.entries import Entry
 from sdjob.data.gather import Lazily, Pictures, gather
-from sdjob.data.index import Index, check_bad_share, scan
+from sdjob.data.index import Index, check_bad_share, joined, scan
 from sdjob.data.records import Record
 from sdjob.job.fetch import Here
 from sdjob.job.pins import data_place
@@ -34,10 +33,7 @@ def stage_index(job: JobSpec, *, store: ObjectStore, may_write: bool, here: Here
         return StagedIndex(_stored_index(store), pictures=None)
     except ObjectMissingError:
         gathered = [(source, _gathered(source, index=None, here=here)) for source in data_sources(job.data)]
-    entries: list[Entry] = []
-    for number, (source, pictures) in enumerate(gathered):
-        entries += [replace(entry, source=number) for entry in _scan(pictures, source=source, job=job, here=here).entries]
-    index = Index(tuple(entries))
+    index = joined([_scan(pictures, source=source, job=job, here=here) for source, pictures in gathered])
     if may_write:
         store.write(INDEX_KEY, index.to_jsonl())
     return StagedIndex(index, tuple(pictures.folder for _, pictures in gathered))
@@ -73,6 +69,8 @@ def _gathered(source: DataSource, *, index: Index | None, here: Here) -> Picture
 
 def _told(records: Iterable[Record], *, source: DataSource) -> Iterable[Record]:
     """With their captions as they are trained."""
+    if source.tells_as_found:
+        return records
 
     def told() -> Iterator[Record]:
         return (replace(record, captions=source.captions(record.captions)) for record in records)

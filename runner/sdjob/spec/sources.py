@@ -33,6 +33,11 @@ class DataSource:
     caption: str | None = None
     """Of all its pictures, whatever they have."""
 
+    @property
+    def tells_as_found(self) -> bool:
+        """Whether `captions` changes none."""
+        return self.caption is None and not self.caption_prefix and self.trigger_word is None
+
     def captions(self, found: tuple[str, ...]) -> tuple[str, ...]:
         """As they are trained, of those that a picture has."""
         if self.caption is not None:

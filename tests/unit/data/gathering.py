@@ -16,6 +16,7 @@ from sdjob.data.gather import Pictures, gather
 from sdjob.data.index import Index, ScanResult, scan
 from sdjob.spec.data import DataSpec
 from sdjob.spec.places import Place
+from sdjob.spec.sources import data_sources
 from sdjob.store.base import ObjectStore
 from sdjob.store.local import LocalStore
 
@@ -40,7 +41,7 @@ class Machine:
         return gather(
             place,
             open_store=lambda _: store,
-            data=DataSpec(source=place.uri, **data),
+            data=data_sources(DataSpec(source=place.uri, **data))[0],
             scratch=self.scratch,
             index=index,
             check_stop=check_stop,

@@ -196,6 +196,17 @@ class TestLaterAttempts:
         with pytest.raises(DataError, match=r"has other pictures than the run began with: .*000000007.jpg"):
             Machine(tmp_path / "other").gather(store, index=index)
 
+    def test_a_folder_that_is_used_where_it_stands_is_not_listed_again(self, machine: Machine, tmp_path: Path):
+        """A listing refuses the link; some of the pictures are enough to know the folder by."""
+        source = placed(as_folder(PAIRS), kind="folder", folder=tmp_path / "data")
+        assert isinstance(source, Path)
+        index = machine.scan(source).index
+        (source / "aside").symlink_to(tmp_path)
+        assert machine.gather(source, index=index).folder == source
+        (source / index.entries[0].id).unlink()
+        with pytest.raises(DataError, match="is a link to"):
+            machine.gather(source, index=index)
+
     def test_pictures_that_came_later_do_not_matter(self, machine: Machine, tmp_path: Path):
         store = MemoryStore(as_folder(PAIRS[:4]))
         index = machine.scan(store).index
