@@ -258,7 +258,7 @@ def table(costs: Costs, *, sizes: Sequence[int]) -> str:
     return "\n".join(lines)
 
 
-WIDTH, HEIGHT, LEFT, TOP, RIGHT = 380, 300, 60, 30, 10
+WIDTH, HEIGHT, LEFT, TOP, RIGHT = 400, 300, 65, 30, 35
 COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2")
 
 
