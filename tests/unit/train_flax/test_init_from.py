@@ -11,7 +11,11 @@ from fakes.torch_runs import make_task, make_trainer, randomize
 from sdjob.core.errors import UsageError
 from sdjob.job.weights import build_published
 from sdjob.spec.train import LoraSpec
+from sdjob.train_flax.conditioning import read_drawing_encoders
+from sdjob.train_flax.lora import adaptable_layers, adapters_of, attach_lora
 from sdjob.train_flax.models import names
+from sdjob.train_flax.models.folder import read_unet
+from sdjob.train_flax.models.layers import Compute
 
 TARGETS = (*LoraSpec().targets, "conv1")
 FORMS = {"diffusers": "pytorch_lora_weights.safetensors", "kohya": "tiny.kohya.safetensors"}
@@ -69,6 +73,21 @@ def test_text_encoders_too(models, tmp_path, family, form):
     assert started.keys() == wanted.keys()
     for name, values in wanted.items():
         assert np.array_equal(started[name], values), name
+
+
+def test_to_draw_with_it_is_attached_to_all_of_its_parts(models, tmp_path):
+    model = models / "sdxl"
+    wanted, folder = published(model, tmp_path, alpha=8.0, text_encoder="lora")
+    parts = {"unet": read_unet(model / "unet"), **read_drawing_encoders(model, compute=Compute()).parts}
+    attach_lora(parts, folder / FORMS["diffusers"])
+    found = {name: names.to_torch(path, np.asarray(own.get_value())) for name, (path, own) in adapters_of(parts).items()}
+    assert found.keys() == wanted.keys()
+    for name, values in wanted.items():
+        assert np.array_equal(found[name], values), name
+    scales = {
+        layer.lora_scale for part in parts.values() for layer in adaptable_layers(part).values() if layer.lora_A is not None
+    }
+    assert scales == {2.0}
 
 
 @pytest.mark.parametrize("form", FORMS)
