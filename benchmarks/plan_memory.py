@@ -100,7 +100,8 @@ def resident_cases(folder: Path) -> Iterator[Case]:
 def narrow(folder: Path) -> Path:
     """Its text encoder is small: what is made and dropped before the first step must not be the peak."""
     unet = {"block_out_channels": a_quarter(SD1.unet), "cross_attention_dim": 192, "attention_head_dim": 2}
-    text = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 2, "num_attention_heads": 3, "vocab_size": 1000}
+    text = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 2, "num_attention_heads": 3}
+    text |= {"vocab_size": 1000, "bos_token_id": 998, "eos_token_id": 999}
     configurations = {
         "unet": {**SD1.unet, **unet},
         "vae": {**SD1.vae, "block_out_channels": a_quarter(SD1.vae)},
