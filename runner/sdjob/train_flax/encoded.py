@@ -4,16 +4,11 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-from flax import nnx
 
 from sdjob.spec.encoders import captions_run_once, pictures_run_once
 from sdjob.spec.job import JobSpec
 from sdjob.train_flax.setup import compute_dtype
 from sdjob.train_flax.step import Models, StepBatch
-
-
-class Nothing(nnx.Module):
-    """An encoder that is not in the program."""
 
 
 def without_those_that_ran_before(models: Models, batch: StepBatch, *, job: JobSpec) -> tuple[Models, StepBatch]:
@@ -24,11 +19,10 @@ def without_those_that_ran_before(models: Models, batch: StepBatch, *, job: JobS
             replace(batch, captions=encoded_captions(models, batch, dtype=dtype)),
         )
     if pictures_run_once(job):
-        nothing: Any = Nothing()
         latents = batch.noise_MBHWC
         moments = jax.ShapeDtypeStruct(latents.shape, dtype, sharding=latents.sharding)
         named: dict[str, Any] = {"mean_MBHWC": moments, "log_variance_MBHWC": moments}
-        models, batch = replace(models, vae=nothing), replace(batch, pictures=named)
+        models, batch = replace(models, vae=None), replace(batch, pictures=named)
     return models, batch
 
 
