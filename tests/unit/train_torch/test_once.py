@@ -6,7 +6,9 @@ import pytest
 
 from fakes.encoding_once import HeardLink, encoded, no_encoder, shards_of, training_task
 from fakes.torch_runs import make_trainer
+from sdjob.spec.data import HeldOutSpec
 from sdjob.train_torch.batches import build_batches
+from sdjob.train_torch.held_out import measure_of
 from sdjob.train_torch.once import TorchEncoder, encodings_of
 
 
@@ -31,6 +33,18 @@ def test_the_loss_is_that_of_encoding_at_every_step(request, tmp_path, family, p
     assert len(computed) == 3
     assert losses(cached, encodings=encodings) == pytest.approx(expected, rel=rounding)
     assert len(set(expected)) == len(expected) == 4
+
+
+def test_the_held_out_loss_is_that_of_encoding_at_every_time(task, tmp_path):
+    data = task.job.data.model_copy(update={"held_out": HeldOutSpec(count=3)})
+    task = replace(task, job=task.job.model_copy(update={"data": data}))
+    cached, encodings, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
+    plain, kept = (
+        measure_of(each, trainer=make_trainer(each), encodings=made) for each, made in ((task, None), (cached, encodings))
+    )
+    assert plain is not None
+    assert kept is not None
+    assert kept() == pytest.approx(plain(), rel=1e-5)
 
 
 def test_encoders_are_not_there_while_it_trains(task, tmp_path):
