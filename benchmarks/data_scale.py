@@ -226,6 +226,16 @@ def drew(folder: Path) -> Callable[[], object]:
     return lambda: [source.chosen(step, place, global_batch=8) for step in range(DRAWS // 8) for place in range(8)]
 
 
+def planned(folder: Path) -> Callable[[], object]:
+    """Which encodings there are, in which shards, where the encoders run once."""
+    from sdjob.data.index import read_index  # noqa: PLC0415
+    from sdjob.encodings.plan import make_plan  # noqa: PLC0415
+
+    job = job_of(folder)
+    job = job.model_copy(update={"train": job.train.model_copy(update={"precision": "fp32"})})
+    return lambda: make_plan(read_index(folder / "run/data/index.jsonl"), job=job, model_hashes={})
+
+
 PARTS: dict[str, Part] = {
     "list": listed,
     "scan": scanned,
@@ -233,6 +243,7 @@ PARTS: dict[str, Part] = {
     "trainer": trained(),
     "trainer, buckets": trained(buckets={"min": 256, "max": 1024}),
     "trainer, held out": trained(held_out={"share": 0.01}),
+    "cache": planned,
     "draw": drew,
 }
 WHAT = {
@@ -242,6 +253,7 @@ WHAT = {
     "trainer": "each trainer process: index, order, first choice",
     "trainer, buckets": "the same with buckets",
     "trainer, held out": "the same with held-out pictures",
+    "cache": "encoders run once: their entries and shards planned",
     "draw": f"{DRAWS} samples chosen in an epoch",
 }
 
@@ -259,7 +271,7 @@ def table(costs: Costs, *, sizes: Sequence[int]) -> str:
 
 
 WIDTH, HEIGHT, LEFT, TOP, RIGHT = 400, 300, 65, 30, 35
-COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2")
+COLOURS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#ff8ab7", "#a463f2", "#9c6b4e")
 
 
 def drawn(costs: Costs) -> str:
