@@ -6,13 +6,17 @@ import re
 import socket
 from importlib import metadata
 from pathlib import Path
+from typing import get_args
 
-from sdjob.core.errors import UnavailableError
+from sdjob.core.cpu import Isa, widest_isa
+from sdjob.core.errors import UnavailableError, UsageError
 from sdjob.job.accelerators import gpus
 from sdjob.job.cgroup import cpu_quota
 from sdjob.spec.hardware import Accelerator
 from sdjob.spec.job import JobSpec
 from sdjob.spec.nvidia import NAMES
+
+ISA = "SDJOB_ISA"  # what the arithmetic of a new run on a CPU is held to
 
 
 def num_cores() -> int:
@@ -110,6 +114,23 @@ def required_exactly(package: str, *, by: str) -> str | None:
 
 def host_name() -> str:
     return socket.gethostname()
+
+
+def isa() -> Isa:
+    """What arithmetic on this CPU is held to: SDJOB_ISA, else the widest that it has.
+
+    Raises: UsageError where SDJOB_ISA names none, or one that this CPU does not have.
+    """
+    named, widest = os.environ.get(ISA), widest_isa()
+    if not named:
+        return widest
+    if named not in get_args(Isa):
+        raise UsageError(
+            f"{named!r} is no instruction set.", where=ISA, next_step=f"Set it to one of {', '.join(get_args(Isa))}."
+        )
+    if named == "avx512" and widest != "avx512":
+        raise UsageError("this CPU has no AVX-512.", where=ISA, next_step="Set it to avx2, or leave it out.")
+    return "avx2" if named == "avx2" else "avx512"
 
 
 def scratch_root(job: JobSpec | None) -> Path:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from sdjob.ckpt.engine import CommitLog
 from sdjob.core.clock import Clock
-from sdjob.core.cpu import widest_isa
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
 from sdjob.data.index import Index
@@ -84,7 +83,7 @@ def resolution_of(run: Run, staged: Staged, *, stored: Facts | None) -> Resoluti
         index_sha256=staged.index.sha256,
         model_hashes=staged.hashes,
         stored=stored,
-        widest_isa=widest_isa(),
+        widest_isa=machine.isa(),
         encodes_once=runs_once(staged.job, index=staged.index),
     )
 

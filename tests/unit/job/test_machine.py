@@ -8,7 +8,7 @@ import pytest
 from fakes import nvidia
 from fakes.checkpoints import make_job
 from fakes.clock import FakeClock
-from sdjob.core.errors import UnavailableError
+from sdjob.core.errors import UnavailableError, UsageError
 from sdjob.job import accelerators, machine
 from sdjob.job.accelerators import Gpu, Tpus, gpu_of, gpus, tpus
 from sdjob.job.cgroup import MemoryLimit, cpu_quota, memory_limit
@@ -209,3 +209,23 @@ class TestContainer:
         monkeypatch.setattr(machine, "cpu_quota", lambda: quota)
         monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
         assert machine.num_cores() == cores
+
+
+class TestInstructionSet:
+    @pytest.mark.parametrize(
+        ("named", "widest", "held"),
+        [(None, "avx512", "avx512"), ("", "avx2", "avx2"), ("avx2", "avx512", "avx2"), ("avx512", "avx512", "avx512")],
+    )
+    def test_it_is_the_named_one_or_the_widest(self, monkeypatch, named, widest, held):
+        monkeypatch.setattr(machine, "widest_isa", lambda: widest)
+        monkeypatch.delenv(machine.ISA, raising=False)
+        if named is not None:
+            monkeypatch.setenv(machine.ISA, named)
+        assert machine.isa() == held
+
+    @pytest.mark.parametrize(("named", "what"), [("sse", "'sse' is no instruction set"), ("avx512", "this CPU has no AVX-512")])
+    def test_one_that_is_not_there_is_refused(self, monkeypatch, named, what):
+        monkeypatch.setattr(machine, "widest_isa", lambda: "avx2")
+        monkeypatch.setenv(machine.ISA, named)
+        with pytest.raises(UsageError, match=what):
+            machine.isa()
