@@ -82,7 +82,8 @@ def expected_job(script: str, flags: dict[str, str]) -> dict[str, Any]:
         job["track"] = [flags["report_to"]]
     if "validation_prompt" in flags:
         drawing = {"every_steps": job["checkpoint.every_steps"], "images": 4, "inference_steps": 30, "guidance_scale": 7.5}
-        job["validation"] = {"prompts": [flags["validation_prompt"]], **drawing}
+        no_loss = {"loss_every_steps": None, "loss_timesteps": 8}
+        job["validation"] = {"prompts": [flags["validation_prompt"]], **drawing, **no_loss}
     job["name"] = flags["output_dir"]
     job["checkpoint.to"] = "runs/" + flags["output_dir"]
     job["publish"] = [{"to": flags["output_dir"], "private": True, "every_steps": None, "replace": False}]

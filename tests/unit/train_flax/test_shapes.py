@@ -34,7 +34,7 @@ def described(tree):
 
 @pytest.mark.parametrize(("method", "precision"), [("lora", "fp32"), ("full", "bf16")])
 def test_a_trainers_own_arguments(model, method, precision):
-    train = {"precision": precision, "device_batch": 2, "global_batch": 6, "ema": {"decay": 0.99}}
+    train = {"precision": precision, "device_batch": 2, "global_batch": 6, "ema": {"decay": 0.99}, "cache": "never"}
     task = make_task(model, method=method, train=train)
     shapes = step_shapes(task, layout=Layout.of_all_devices())
     runner = make_flax_trainer(task).runner

@@ -66,7 +66,8 @@ def test_the_job_decides(sd1, monkeypatch):
     models_of(make_task(sd1))
     assert seen == []
     models_of(make_task(sd1, train={"attention": "xformers", "deterministic": False, "precision": "bf16"}))
-    assert seen == [(["UNet2DConditionModel", "AutoencoderKL"], True, "cpu", torch.bfloat16)]
+    unet, vae = (["UNet2DConditionModel"], True), (["AutoencoderKL"], False)
+    assert seen == [(*unet, "cpu", torch.bfloat16), (*vae, "cpu", torch.bfloat16)]
 
 
 @pytest.fixture

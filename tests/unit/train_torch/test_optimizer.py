@@ -124,7 +124,8 @@ class TestProdigy:
 @pytest.mark.filterwarnings("ignore")
 def test_eight_bits_are_bitsandbytes_own():
     """Its kernels for CPUs are what can be run here; a job needs CUDA."""
-    bitsandbytes = pytest.importorskip("bitsandbytes")
+    import bitsandbytes
+
     ours, theirs = large_parameters(), large_parameters()
     advanced(build_optimizer(OptimizerSpec(name="adamw8bit"), ours), list(ours.values()))
     advanced(bitsandbytes.optim.AdamW8bit(theirs.values(), weight_decay=0.01), list(theirs.values()))
