@@ -93,7 +93,8 @@ def test_a_node_with_other_pictures_ends_with_its_own_code_and_the_others_with_7
     shutil.copytree(workshop.pictures, pictures)
     names = sorted(pictures.glob("*.png"))
     names[0].write_bytes(names[1].read_bytes())
-    first, second = nodes.start(0), nodes.start(1, f"data.source={pictures}")
+    reads_them = "train.cache=never"  # encoded once, they are read by the node alone that encodes them
+    first, second = nodes.start(0, reads_them), nodes.start(1, reads_them, f"data.source={pictures}")
     culprit, victim = second.end(), first.end()
     assert culprit.code == 65, culprit.output
     assert victim.code == 71, victim.output
