@@ -49,5 +49,5 @@ clean:
 	touch $@
 
 .venv/test-ready: .venv/demo-ready
-	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[torch,flax,tpu,s3,gcs,hub,data,track,k8s,prodigy,adamw8bit,dev]'
+	$(BIN)/python -m pip install --quiet $(PIP_OPTIONS) -c constraints.txt -e '.[torch,flax,tpu,s3,gcs,hub,data,track,k8s,prodigy,dev]'
 	touch $@

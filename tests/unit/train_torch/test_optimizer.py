@@ -121,6 +121,7 @@ class TestProdigy:
         assert told[3] > told[0]
 
 
+@pytest.mark.bitsandbytes
 @pytest.mark.filterwarnings("ignore")
 def test_eight_bits_are_bitsandbytes_own():
     """Its kernels for CPUs are what can be run here; a job needs CUDA."""
@@ -137,7 +138,7 @@ def large_parameters():
     return {**parameters(), "unet.large": torch.nn.Parameter(torch.linspace(-1, 1, 64 * 128).view(64, 128))}
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor", "prodigy", "adamw8bit"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor", "prodigy", pytest.param("adamw8bit", marks=pytest.mark.bitsandbytes)])
 def test_a_resumed_optimizer_is_the_straight_one_bit_for_bit(tmp_path, name):
     """The weights, every tensor of the state with its type, and Prodigy's numbers."""
     spec = OptimizerSpec(name=name, learning_rate=1.0 if name == "prodigy" else 0.01)
