@@ -253,7 +253,8 @@ def test_a_model_without_safetensors(workshop, tmp_path):
 
 def test_a_field_that_is_not_supported_yet(workshop, tmp_path):
     job = workshop.job(tmp_path / "job")
-    check_refused(job.run("model.vae=/vae"), "model.vae", "put it into the model", code=64)
+    slices = ("run.slices=2", "train.global_batch=16", "run.accelerator=tpu-v5e:2x4@4t", "train.backend=flax")
+    check_refused(job.run(*slices), "run.slices", "set 1", code=64)
     assert not job.to.exists()
 
 

@@ -167,7 +167,7 @@ def test_the_server_dies_and_comes_back(tmp_path, workshop, weather, monkeypatch
 
 def test_the_disk_of_the_checkpoints_is_full(workshop, weather):
     """There is room for one of two files; the training goes on, and the last step cannot be kept."""
-    weather.job(**small(workshop))
+    weather.job(**small(workshop), train__cache="never")
     (weather.folder / "run").mkdir()
     ended = weather.start(inside=inside_mounts(small_disk(weather.folder / "run", size_kib=96))).end()
     assert ended.of("commit") == []
