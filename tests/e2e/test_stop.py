@@ -42,6 +42,8 @@ def test_a_stop_before_the_job_file_is_read(job, number):
     os.mkfifo(job.file)
     running = job.start()
     with job.file.open("wb"):  # opens when it is read
+        wchan = Path(f"/proc/{running.pid}/wchan")
+        wait_until(lambda: "pipe_read" in wchan.read_text(), what="a read that waits")
         running.signal(number)
         ended = running.end()
     assert ended.code == 75, ended.output

