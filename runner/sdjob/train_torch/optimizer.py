@@ -70,7 +70,8 @@ def prodigy(given: list[dict[str, Any]], *, spec: OptimizerSpec, options: dict[s
 
 
 def adamw8bit(given: list[dict[str, Any]], *, options: dict[str, Any]) -> torch.optim.Optimizer:
-    from bitsandbytes.optim.adamw import AdamW8bit  # noqa: PLC0415  an extra of its own
+    # An extra of its own, which the type checker's environment lacks.
+    from bitsandbytes.optim.adamw import AdamW8bit  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     return AdamW8bit(given, **options)
 
