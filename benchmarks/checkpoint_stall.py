@@ -7,7 +7,6 @@ of its own. Stall a save = (seconds of the loop with N saves - seconds without) 
 the copy, and all that saving beside the training takes away from it, the server's part included; the time in the save itself
 counts only what the training stood still for. The server stands for storage elsewhere and has the lowest priority on this
 machine; the trainer has one thread. The weights at the end must be the same in all arms, and the bucket must hold every save.
-The figures are in runner/README.md.
 """
 
 import argparse
