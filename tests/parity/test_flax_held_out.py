@@ -10,11 +10,11 @@ from fakes.data_tasks import BUCKETS, make_data_task
 from fakes.flax_runs import make_flax_trainer
 from fakes.torch_runs import make_trainer
 from sdjob.core.streams import stream
+from sdjob.data.buckets import nearest_size
 from sdjob.data.crops import center_crop
 from sdjob.data.index import read_index
 from sdjob.data.roles import roles_of
 from sdjob.data.samples import SampleSource
-from sdjob.data.targets import target_size
 from sdjob.diffusion.schedule import read_schedule
 from sdjob.loop import StepMetrics
 from sdjob.train_flax.held_out import measure_of
@@ -65,7 +65,7 @@ def by_hand(task, trainer):
     source, errors = SampleSource(index, task.folders, data=task.job.data, seed=0), []
     for number in roles_of(index, data=task.job.data).held_out:
         entry = index.entries[number]
-        size = target_size(entry, data=task.job.data)
+        size = nearest_size(width=entry.width, height=entry.height, data=task.job.data)
         crop = center_crop(width=entry.width, height=entry.height, target_width=size.width, target_height=size.height)
         pixels = torch.from_numpy(source.pixels(entry, crop=crop, flipped=False))[None]
         states = models.text.encode(**trainer.tokenizers.tensors([entry.captions[0]]))["states_BTD"]

@@ -7,7 +7,7 @@ pass leaves over carries over to the next one. Their order is a permutation of (
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, lru_cache
@@ -20,8 +20,9 @@ from sdjob.core.streams import stream
 from sdjob.data.buckets import TargetSize, assigned, bucket_sizes
 from sdjob.data.index import Index
 from sdjob.data.order import EPOCHS_AT_HAND, ORDER, picture_at
-from sdjob.data.roles import Numbers, Roles
+from sdjob.data.roles import Numbers, Roles, roles_of
 from sdjob.spec.data import DataSpec
+from sdjob.spec.sources import prior_source
 
 PRIOR = "prior order"
 
@@ -146,9 +147,25 @@ def picture_of(pool: Numbers, *, batch: int, place: int, order: PlainOrder | Buc
 def order_of(index: Index, *, roles: Roles, data: DataSpec, seed: int, global_batch: int) -> BatchOrder:
     if data.buckets is None:
         return PlainOrder(roles.train, bucket_sizes(data)[0], roles.prior, seed, global_batch)
-    pools, prior = (pools_of(index, numbers=numbers, data=data) for numbers in (roles.train, roles.prior))
-    # For a size that no prior picture has, all are cropped to it.
-    return BucketOrder(pools, {size: prior.get(size, roles.prior) for size in pools}, seed, global_batch)
+    pools = pools_of(index, numbers=roles.train, data=data)
+    return BucketOrder(pools, prior_beside(pools, index=index, roles=roles, data=data), seed, global_batch)
+
+
+def prior_beside(sizes: Iterable[TargetSize], *, index: Index, roles: Roles, data: DataSpec) -> Mapping[TargetSize, Numbers]:
+    """The prior pictures for each of these sizes: those of that size; where there is none, all, which are cropped to it."""
+    prior = pools_of(index, numbers=roles.prior, data=data)
+    return {size: prior.get(size, roles.prior) for size in sizes}
+
+
+def pictures_by_size(index: Index, *, data: DataSpec) -> Mapping[TargetSize, Numbers]:
+    """The pictures that are asked for in each size, in the order of the index; some in several."""
+    if data.buckets is None or data.prior is None:
+        return pools_of(index, numbers=np.arange(len(index)), data=data)
+    roles = roles_of(index, data=data)
+    own = pools_of(index, numbers=np.flatnonzero(index.sources != prior_source(data)), data=data)
+    trained = pools_of(index, numbers=roles.train, data=data)
+    beside = prior_beside(trained, index=index, roles=roles, data=data)
+    return {size: np.union1d(numbers, beside.get(size, roles.prior[:0])) for size, numbers in own.items()}
 
 
 def pools_of(index: Index, *, numbers: Numbers, data: DataSpec) -> Mapping[TargetSize, Numbers]:

@@ -6,7 +6,11 @@ enlarges as well: every sample has exactly the target's size.
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from PIL import Image
+
+Integers = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,23 @@ def center_crop(*, width: int, height: int, target_width: int, target_height: in
     scaled = scaled_size(width=width, height=height, target_width=target_width, target_height=target_height)
     left, top = round((scaled[0] - target_width) / 2), round((scaled[1] - target_height) / 2)
     return Crop(*scaled, left=left, top=top, width=target_width, height=target_height)
+
+
+def scaled_sizes(widths: Integers, heights: Integers, *, target_width: int, target_height: int) -> tuple[Integers, Integers]:
+    """`scaled_size` of many pictures: their widths and their heights."""
+    width_N, height_N = widths.astype(np.int64), heights.astype(np.int64)
+    narrower_N = target_width * height_N >= target_height * width_N
+    across_N = np.where(narrower_N, target_width, np.maximum(target_width, width_N * target_height // height_N))
+    down_N = np.where(narrower_N, np.maximum(target_height, height_N * target_width // width_N), target_height)
+    return across_N, down_N
+
+
+def center_crops(widths: Integers, heights: Integers, *, target_width: int, target_height: int) -> tuple[Integers, ...]:
+    """`center_crop` of many pictures: scaled widths and heights, lefts and tops."""
+    across_N, down_N = scaled_sizes(widths, heights, target_width=target_width, target_height=target_height)
+    # rint, as `round`, takes the even side; halves of such numbers are exact.
+    left_N, top_N = np.rint((across_N - target_width) / 2), np.rint((down_N - target_height) / 2)
+    return across_N, down_N, left_N.astype(np.int64), top_N.astype(np.int64)
 
 
 def random_crop(*, width: int, height: int, target_width: int, target_height: int, across: float, down: float) -> Crop:

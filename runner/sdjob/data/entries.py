@@ -12,12 +12,17 @@ VERSION_OF_SEVERAL = 2  # every line says which source its picture is of
 FIELDS = {"id", "sha256", "width", "height", "captions"}
 
 # A line as `line_of` writes it, and no other.
-_STRING = rb'"(?!")[^"\\\x00-\x1f]*+(?:\\(?:["\\bfnrt]|u00[01][0-9a-f])[^"\\\x00-\x1f]*+)*+"'
-_PIXELS = rb"([1-9][0-9]{0,8})"
-LINE = re.compile(
-    rb'\{"captions":\[' + _STRING + rb"(?:," + _STRING + rb')*+\],"height":' + _PIXELS + rb',"id":(' + _STRING + rb"),"
-    rb'"sha256":"([0-9a-f]{64})",(?:"source":(0|[1-9][0-9]{0,3}),)?"width":' + _PIXELS + rb"\}\n"
-)
+STRING = rb'"(?!")[^"\\\x00-\x1f]*+(?:\\(?:["\\bfnrt]|u00[01][0-9a-f])[^"\\\x00-\x1f]*+)*+"'
+_PIXELS = rb"[1-9][0-9]{0,8}"
+_BEGINNING = rb'\{"captions":\[' + STRING + rb"(?:," + STRING + rb')*+\],"height":' + _PIXELS + rb',"id":' + STRING
+_SOURCE = rb'"source":(?:0|[1-9][0-9]{0,3}),'
+
+
+def lines_of_form(*, several: bool) -> re.Pattern[bytes]:
+    """As many whole lines as follow each other; perhaps none."""
+    source = _SOURCE if several else b""
+    line = _BEGINNING + rb',"sha256":"[0-9a-f]{64}",' + source + rb'"width":' + _PIXELS + rb"\}\n"
+    return re.compile(rb"(?:" + line + rb")*+")
 
 
 @dataclass(frozen=True, slots=True)

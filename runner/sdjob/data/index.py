@@ -19,9 +19,10 @@ import numpy.typing as npt
 
 from sdjob.core.errors import DataError
 from sdjob.core.log import Log
+from sdjob.data.columns import Columns
 from sdjob.data.entries import Entry
 from sdjob.data.images import PictureError, decode
-from sdjob.data.lines import Columns, Lines, LineWriter, Picked, columns_of, from_jsonl, to_jsonl
+from sdjob.data.lines import Lines, LineWriter, Picked, columns_of, from_jsonl, to_jsonl
 from sdjob.data.reading import FileGoneError, read_bytes
 from sdjob.data.records import Record
 
@@ -57,6 +58,10 @@ class Index:
     @cached_property
     def columns(self) -> Columns:
         return self.entries.columns if isinstance(self.entries, Lines) else columns_of(self.entries)
+
+    @cached_property
+    def lines(self) -> Lines:
+        return self.entries if isinstance(self.entries, Lines) else Lines(self.to_jsonl())
 
     def of_source(self, number: int) -> "Index":
         """The pictures of one source, as if they were all."""

@@ -6,16 +6,16 @@ import codecs
 from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from mmap import mmap
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from sdjob.data.columns import Bytes, Columns, Look, chained, hashes_before, look_at_lines
 from sdjob.data.entries import (
-    LINE,
     VERSION,
     VERSION_OF_SEVERAL,
     Entry,
@@ -24,24 +24,11 @@ from sdjob.data.entries import (
     fields_of,
     header_of,
     line_of,
+    lines_of_form,
     what_is_wrong,
 )
 
 PIECE_BYTES = 4 * 1024 * 1024  # looked at together
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Of all pictures, in the order of the index."""
-
-    widths: npt.NDArray[np.int32]
-    heights: npt.NDArray[np.int32]
-    """In pixels."""
-
-    content: npt.NDArray[np.uint64]
-    """The first 64 bits of the sha256: enough to tell contents apart."""
-
-    sources: npt.NDArray[np.int16]
 
 
 class Lines(Sequence[Entry]):
@@ -54,10 +41,14 @@ class Lines(Sequence[Entry]):
     @cached_property
     def starts(self) -> npt.NDArray[np.int64]:
         """Where each line begins, the header's first; the end of the last one behind them."""
-        view = np.frombuffer(self.data, np.uint8)
+        view = self.view
         pieces = range(0, len(view), PIECE_BYTES)
         ends = [np.flatnonzero(view[first : first + PIECE_BYTES] == ord("\n")) + first + 1 for first in pieces]
         return np.concatenate([np.zeros(1, np.int64), *ends])
+
+    @property
+    def view(self) -> Bytes:
+        return np.frombuffer(self.data, np.uint8)
 
     @cached_property
     def several(self) -> bool:
@@ -66,11 +57,27 @@ class Lines(Sequence[Entry]):
 
     @cached_property
     def columns(self) -> Columns:
-        return _columns(self)
+        return chained([look.columns for look in self.looks()])
 
     @property
     def sources(self) -> npt.NDArray[np.int16]:
         return self.columns.sources if self.several else np.zeros(len(self), np.int16)
+
+    def looks(self) -> Iterator[Look]:
+        """At all of them in their order, some at a time."""
+        for first, end in self.pieces():
+            begins, ends = self.starts[first:end], self.starts[first + 1 : end + 1]
+            yield look_at_lines(self.view, begins=begins, ends=ends, several=self.several)
+
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """The first and the end of lines that are looked at together; the header is the first line of all, and in none."""
+        ends = np.arange(int(self.starts[1]), int(self.starts[-1]), PIECE_BYTES)
+        yield from pairwise(np.unique([1, *np.searchsorted(self.starts, ends), len(self) + 1]).tolist())
+
+    def hashes(self, numbers: npt.NDArray[np.integer]) -> list[str]:
+        """The sha256 of these pictures."""
+        sources = self.sources[numbers] if self.several else None
+        return hashes_before(self.view, ends=self.starts[numbers + 2], widths=self.columns.widths[numbers], sources=sources)
 
     def __len__(self) -> int:
         return len(self.starts) - 2
@@ -135,11 +142,12 @@ def from_jsonl(data: bytes) -> Lines:
     if version not in {VERSION, VERSION_OF_SEVERAL}:
         raise damage(1, f"version {version!r} is not {VERSION} or {VERSION_OF_SEVERAL}, which this sdjob reads.")
     lines = Lines(data)
-    lines.columns  # noqa: B018 - they take a look at every line
+    _require_whole(lines)
     if header.get("pictures") != len(lines):
         raise damage(1, f"promises {header.get('pictures')!r} pictures, {len(lines)} follow.")
     if lines.line(0) != header_of(len(lines), several=lines.several):
         raise damage(1, "is not as sdjob writes it.")
+    _require_no_name_twice(lines)
     return lines
 
 
@@ -166,32 +174,24 @@ class LineWriter:
         return Lines(b"".join((header_of(self.num_lines, several=self.several), self._body)))
 
 
-def _columns(lines: Lines) -> Columns:
-    """In one pass over the lines. Raises DataError for one that `to_jsonl` does not write."""
-    data, several = lines.data, lines.several
-    widths, heights, content, sources, names = array("i"), array("i"), array("Q"), array("h"), array("q")
-    position = int(lines.starts[1])
-    for number in range(len(lines)):
-        found = LINE.match(data, position)
-        if found is None or (found[4] is not None) is not several:
-            raise what_is_wrong(lines.line(number + 1), number + 2, several=several)
-        heights.append(int(found[1]))
-        names.append(hash((found[2], found[4])))
-        content.append(int(found[3][:16], 16))
-        sources.append(int(found[4] or 0))
-        widths.append(int(found[5]))
-        position = found.end()
-    if len(np.unique(np.frombuffer(names, np.int64))) < len(lines):  # then two names are the same, or their hashes are
-        _require_no_name_twice(lines)
-    return Columns(
-        np.frombuffer(widths, np.int32),
-        np.frombuffer(heights, np.int32),
-        np.frombuffer(content, np.uint64),
-        np.frombuffer(sources, np.int16),
-    )
+def _require_whole(lines: Lines) -> None:
+    """Raises DataError for a line that `to_jsonl` does not write."""
+    whole = lines_of_form(several=lines.several)
+    for first, end in lines.pieces():
+        match = whole.match(lines.data, int(lines.starts[first]), int(lines.starts[end]))
+        assert match is not None, "none at all fit too"
+        if match.end() < lines.starts[end]:
+            number = int(np.searchsorted(lines.starts, match.end(), side="right")) - 1
+            raise what_is_wrong(lines.line(number), number + 1, several=lines.several)
 
 
 def _require_no_name_twice(lines: Lines) -> None:
+    hashes = array("q")
+    for look in lines.looks():
+        spans = zip(look.names.tolist(), look.names_end.tolist(), look.columns.sources.tolist(), strict=True)
+        hashes.extend(hash((lines.data[begin:end], source)) for begin, end, source in spans)
+    if len(np.unique(np.frombuffer(hashes, np.int64))) == len(lines):
+        return  # else two names are the same, or their hashes are
     if len({(entry.source, entry.id) for entry in lines}) < len(lines):
         raise damage(1, "the same picture stands twice.")
 

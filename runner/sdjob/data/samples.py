@@ -14,7 +14,7 @@ from sdjob.core.retry import Backoff
 from sdjob.core.streams import stream
 from sdjob.data.batch_order import BatchOrder, order_of
 from sdjob.data.buckets import TargetSize
-from sdjob.data.crops import Crop, center_crop, cropped, random_crop
+from sdjob.data.crops import Crop, cropped, random_crop
 from sdjob.data.entries import Entry
 from sdjob.data.images import PictureError, decode, pixels_CHW
 from sdjob.data.index import Index
@@ -37,6 +37,10 @@ class Chosen:
 
     crop: Crop
     flipped: bool
+
+    @property
+    def target(self) -> TargetSize:
+        return TargetSize(self.crop.width, self.crop.height)
 
     @property
     def caption(self) -> str:
@@ -135,11 +139,9 @@ class SampleSource:
         return pixels_CHW(cropped(picture, crop=crop, flipped=flipped))
 
     def _crop(self, entry: Entry, target: TargetSize, step: int, index_in_batch: int) -> Crop:
-        if (settled := settled_crop(entry, data=self.data)) is not None:
+        if (settled := settled_crop(entry, target=target, data=self.data)) is not None:
             return settled
         shape = {"width": entry.width, "height": entry.height, "target_width": target.width, "target_height": target.height}
-        if self.data.crop == "center":
-            return center_crop(**shape)
         across, down = stream(self.seed, "crop", step, index_in_batch).random(2).tolist()
         return random_crop(**shape, across=across, down=down)
 

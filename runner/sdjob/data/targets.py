@@ -1,23 +1,22 @@
-"""The size at which a picture is trained, and where its window lies where no draw decides that."""
+"""Where a picture's window lies where no draw decides that."""
 
-from sdjob.data.buckets import TargetSize, nearest_size
-from sdjob.data.crops import Crop, center_crop, scaled_size
+from sdjob.data.buckets import TargetSize
+from sdjob.data.crops import Crop, Integers, center_crop, scaled_size, scaled_sizes
 from sdjob.data.entries import Entry
 from sdjob.spec.data import DataSpec
-from sdjob.spec.sources import prior_source
 
 
-def target_size(entry: Entry, *, data: DataSpec) -> TargetSize:
-    return nearest_size(width=entry.width, height=entry.height, data=data)
-
-
-def settled_crop(entry: Entry, *, data: DataSpec) -> Crop | None:
-    """The window that the picture has at every step; None where it is drawn anew each time, or its batch decides: with buckets
-    a prior picture takes the size of those that it stands beside."""
-    if data.buckets is not None and data.prior is not None and entry.source == prior_source(data):
-        return None
-    target = target_size(entry, data=data)
+def settled_crop(entry: Entry, *, target: TargetSize, data: DataSpec) -> Crop | None:
+    """The window that the picture has at every step in this size; None where it is drawn anew each time."""
     shape = {"width": entry.width, "height": entry.height, "target_width": target.width, "target_height": target.height}
     if data.crop == "random" and scaled_size(**shape) != (target.width, target.height):
         return None
     return center_crop(**shape)
+
+
+def all_settled(widths: Integers, heights: Integers, *, target: TargetSize, data: DataSpec) -> bool:
+    """Whether all of these pictures have such a window."""
+    if data.crop == "center":
+        return True
+    across_N, down_N = scaled_sizes(widths, heights, target_width=target.width, target_height=target.height)
+    return bool(((across_N == target.width) & (down_N == target.height)).all())

@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdjob.core.errors import UsageError
+from sdjob.data.batch_order import pictures_by_size
 from sdjob.data.buckets import TargetSize
-from sdjob.data.entries import Entry
+from sdjob.data.captions import Captions, captions_of
+from sdjob.data.crops import center_crops
 from sdjob.data.index import Index
-from sdjob.data.targets import settled_crop, target_size
+from sdjob.data.targets import all_settled
 from sdjob.spec.data import DataSpec
 from sdjob.spec.job import JobSpec
 
@@ -27,7 +29,7 @@ SHARD_ENTRIES = 64  # of a few hundred KiB each: soon computed, and few enough o
 CAPTION_BATCH = 16
 # A batch is as many pictures as have together a megapixel, four of 512 px: a VAE in float32 needs some GiB for that.
 BATCH_PIXELS, LARGEST_BATCH = 2**20, 8
-EMPTY = ""
+SHARDS_AT_ONCE = 64  # are named together: so many entries' hashes or captions are in memory
 
 Kind = Literal["pictures", "captions"]
 ENCODER_PARTS: dict[Kind, tuple[str, ...]] = {"pictures": ("vae",), "captions": ("text_encoder", "tokenizer", "model_index.json")}
@@ -46,7 +48,7 @@ class Group:
     """As many are encoded at once, the last ones repeated to fill it: so an entry's bits do not depend on how many there are."""
 
     members_E: NDArray[np.int64]
-    """Numbers of pictures in the index, or of captions."""
+    """Numbers of pictures in the index, or of captions; each larger than the one before."""
 
     target: TargetSize | None = None
     flipped: bool = False
@@ -65,22 +67,8 @@ class Shard:
     name: str
 
     @property
-    def members(self) -> list[int]:
-        return self.group.members_E[self.number * SHARD_ENTRIES : (self.number + 1) * SHARD_ENTRIES].tolist()
-
-
-@dataclass(frozen=True)
-class CaptionNumbers:
-    """Which of the distinct captions is a picture's so-and-so-manieth one."""
-
-    first_N: NDArray[np.int64]
-    """Where a picture's captions begin in `numbers`."""
-
-    numbers: NDArray[np.int32]
-
-    def of(self, picture: int, *, choice: int | None) -> int:
-        """None: the empty caption, which is the first of all."""
-        return 0 if choice is None else int(self.numbers[self.first_N[picture] + choice])
+    def members_E(self) -> NDArray[np.int64]:
+        return self.group.members_E[self.number * SHARD_ENTRIES : (self.number + 1) * SHARD_ENTRIES]
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ class Plan:
     shards: tuple[Shard, ...]
     """Group after group."""
 
-    captions: CaptionNumbers | None
+    captions: Captions | None
     """None where the text encoder is trained: what it makes of a caption is another thing at each step."""
 
     def of_group(self, group: Group) -> Iterator[Shard]:
@@ -100,7 +88,10 @@ def runs_once(job: JobSpec, *, index: Index) -> bool:
     """Whether the encoders run once: where every picture has one window. UsageError where they must and cannot."""
     if job.train.cache == "never":
         return False
-    once = all(settled_crop(entry, data=job.data) is not None for entry in index.entries)
+    once = all(
+        all_settled(index.widths[numbers], index.heights[numbers], target=target, data=job.data)
+        for target, numbers in pictures_by_size(index, data=job.data).items()
+    )
     if job.train.cache == "always" and not (once and encodes_captions(job)):
         raise UsageError(
             "always cannot be held to: some pictures or captions are not the same at every step.",
@@ -118,12 +109,12 @@ def encodes_captions(job: JobSpec) -> bool:
 def make_plan(index: Index, *, job: JobSpec, model_hashes: Mapping[str, str]) -> Plan:
     """`job` has a precision, no longer auto; `model_hashes` are those of the model's files by their paths in its folder."""
     keys = {kind: encoder_key(kind, job=job, model_hashes=model_hashes) for kind in ENCODER_PARTS}
-    captions = distinct_captions(index) if encodes_captions(job) else {}
+    captions = captions_of(index.lines) if encodes_captions(job) else None
     groups = [*picture_groups(index, data=job.data, key=keys["pictures"])]
     if captions:
         groups.append(caption_group(len(captions), key=keys["captions"]))
-    shards = [shard for group in groups for shard in shards_of(group, index=index, captions=captions, data=job.data)]
-    return Plan(tuple(groups), tuple(shards), caption_numbers(index, captions=captions) if captions else None)
+    shards = (shard for group in groups for shard in shards_of(group, index=index, captions=captions))
+    return Plan(tuple(groups), tuple(shards), captions)
 
 
 def encoder_key(kind: Kind, *, job: JobSpec, model_hashes: Mapping[str, str]) -> str:
@@ -141,55 +132,41 @@ def hash_of(content: object) -> str:
 
 
 def picture_groups(index: Index, *, data: DataSpec, key: str) -> Iterator[Group]:
-    numbers: dict[TargetSize, list[int]] = {}
-    for number, entry in enumerate(index.entries):
-        numbers.setdefault(target_size(entry, data=data), []).append(number)
-    for target, members in sorted(numbers.items(), key=lambda item: (item[0].width, item[0].height)):
-        members_E = np.array(members, np.int64)
+    by_size = pictures_by_size(index, data=data)
+    for target in sorted(by_size):
         batch = max(1, min(LARGEST_BATCH, BATCH_PIXELS // (target.width * target.height)))
         for flipped in (False, True) if data.flip else (False,):
             own = hash_of([key, target.width, target.height, flipped])
-            yield Group("pictures", own, batch, members_E, target=target, flipped=flipped)
+            yield Group("pictures", own, batch, by_size[target], target=target, flipped=flipped)
 
 
-def picture_content(entry: Entry, *, data: DataSpec) -> list[object]:
-    crop = settled_crop(entry, data=data)
-    assert crop is not None, "a picture that has no one window is not encoded beforehand"
-    return [entry.sha256, crop.scaled_width, crop.scaled_height, crop.left, crop.top]
+def picture_contents(index: Index, numbers_E: NDArray[np.int64], *, target: TargetSize) -> list[list[object]]:
+    """Which picture it is, and which window."""
+    widths, heights = index.widths[numbers_E], index.heights[numbers_E]
+    windows = center_crops(widths, heights, target_width=target.width, target_height=target.height)
+    return list(map(list, zip(index.lines.hashes(numbers_E), *(side.tolist() for side in windows), strict=True)))
 
 
 # ---- captions --------------------------------------------------------------------------------------------------------------
-
-
-def distinct_captions(index: Index) -> dict[str, int]:
-    """Every caption's number, in the order in which they first appear; the empty one, which dropped captions are, before all."""
-    numbers = {EMPTY: 0}
-    for entry in index.entries:
-        for caption in entry.captions:
-            numbers.setdefault(caption, len(numbers))
-    return numbers
 
 
 def caption_group(num_captions: int, *, key: str) -> Group:
     return Group("captions", key, CAPTION_BATCH, np.arange(num_captions))
 
 
-def caption_numbers(index: Index, *, captions: Mapping[str, int]) -> CaptionNumbers:
-    counts = [len(entry.captions) for entry in index.entries]
-    numbers = (captions[caption] for entry in index.entries for caption in entry.captions)
-    first_N = np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64)
-    return CaptionNumbers(first_N, np.fromiter(numbers, np.int32, count=sum(counts)))
-
-
 # ---- shards ----------------------------------------------------------------------------------------------------------------
 
 
-def shards_of(group: Group, *, index: Index, captions: Mapping[str, int], data: DataSpec) -> Iterator[Shard]:
-    texts = list(captions) if group.kind == "captions" else []
-    for number in range(group.num_shards):
-        shard = Shard(group, number, "")
-        content = [texts[m] if texts else picture_content(index.entries[m], data=data) for m in shard.members]
-        yield Shard(group, number, hash_of([group.key, content]))
+def shards_of(group: Group, *, index: Index, captions: Captions | None) -> Iterator[Shard]:
+    for first in range(0, group.num_shards, SHARDS_AT_ONCE):
+        members_E = group.members_E[first * SHARD_ENTRIES : (first + SHARDS_AT_ONCE) * SHARD_ENTRIES]
+        if group.target is not None:
+            contents: Sequence[object] = picture_contents(index, members_E, target=group.target)
+        else:
+            assert captions is not None, "else there is no group of them"
+            contents = captions.texts(members_E)
+        for number, begin in enumerate(range(0, len(contents), SHARD_ENTRIES), start=first):
+            yield Shard(group, number, hash_of([group.key, contents[begin : begin + SHARD_ENTRIES]]))
 
 
 def share_of(shards: Sequence[Shard], *, node: int, nodes: int) -> list[Shard]:

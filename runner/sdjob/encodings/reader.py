@@ -5,7 +5,7 @@ What is held of each picture is where its entry lies, some bytes; an entry is re
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sdjob.data.buckets import TargetSize
 from sdjob.encodings.plan import SHARD_ENTRIES, Group, Plan
 from sdjob.encodings.shard import Rows, ShardFile, mapped_shard, widened
 
@@ -46,11 +47,14 @@ def read_table(path: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class GroupRows:
-    """Where the entries of a group lie, by their place in it."""
+    """Where the entries of a group lie."""
 
+    group: Group
     paths: tuple[Path, ...]
 
-    def entry(self, place: int) -> Arrays:
+    def entry(self, member: int) -> Arrays:
+        place = int(np.searchsorted(self.group.members_E, member))
+        assert self.group.members_E[place] == member, "no other entry takes its place"
         shard = mapped_lately(self.paths[place // SHARD_ENTRIES])
         return {name: row_of(rows, place % SHARD_ENTRIES) for name, rows in shard.items()}
 
@@ -64,39 +68,26 @@ class Encodings:
     """Any number of threads may read."""
 
     plan: Plan
-    _groups: dict[str, GroupRows] = field(default_factory=dict[str, GroupRows])
-    _group_N: NDArray[np.int16] = field(default_factory=lambda: np.zeros(0, np.int16))
-    """Of each picture: which of the groups that are not flipped has it."""
+    _pictures: dict[tuple[TargetSize, bool], GroupRows]
+    """By size, and whether they are flipped."""
 
-    _place_N: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
-    """And where in that group."""
+    _captions: GroupRows | None
 
     @classmethod
     def of(cls, plan: Plan, *, folder: Path, sha256_by_shard: Mapping[str, str]) -> "Encodings":
-        def path(name: str) -> Path:
-            return folder / ShardFile(name, sha256_by_shard[name]).file_name
+        def rows(group: Group) -> GroupRows:
+            files = (ShardFile(shard.name, sha256_by_shard[shard.name]) for shard in plan.of_group(group))
+            return GroupRows(group, tuple(folder / file.file_name for file in files))
 
-        groups = {group.key: GroupRows(tuple(path(shard.name) for shard in plan.of_group(group))) for group in plan.groups}
-        return cls(plan, groups, *places_of(plan))
+        pictures = {(group.target, group.flipped): rows(group) for group in plan.groups if group.target is not None}
+        captions = [rows(group) for group in plan.groups if group.kind == "captions"]
+        return cls(plan, pictures, captions[0] if captions else None)
 
-    def picture(self, number: int, *, flipped: bool) -> Arrays:
-        group = self.plan.groups[self._group_N[number] + flipped]
-        return self._groups[group.key].entry(int(self._place_N[number]))
+    def picture(self, number: int, *, target: TargetSize, flipped: bool) -> Arrays:
+        return self._pictures[target, flipped].entry(number)
 
     def caption(self, picture: int, *, choice: int | None) -> Arrays | None:
         """Of a picture's so-and-so-manieth caption; None: of the empty one. None where the text encoder is trained."""
-        if self.plan.captions is None:
+        if self.plan.captions is None or self._captions is None:
             return None
-        return self._groups[self.plan.groups[-1].key].entry(self.plan.captions.of(picture, choice=choice))
-
-
-def places_of(plan: Plan) -> tuple[NDArray[np.int16], NDArray[np.int32]]:
-    plain: list[tuple[int, Group]] = [
-        (number, group) for number, group in enumerate(plan.groups) if group.kind == "pictures" and not group.flipped
-    ]
-    num_pictures = sum(len(group.members_E) for _, group in plain)
-    group_N, place_N = np.zeros(num_pictures, np.int16), np.zeros(num_pictures, np.int32)
-    for number, group in plain:
-        group_N[group.members_E] = number
-        place_N[group.members_E] = np.arange(len(group.members_E))
-    return group_N, place_N
+        return self._captions.entry(self.plan.captions.of(picture, choice=choice))

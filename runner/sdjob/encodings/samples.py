@@ -35,6 +35,6 @@ class EncodedSource:
         chosen = self.source.chosen(step, index_in_batch, global_batch=global_batch)
         return EncodedSample(
             chosen,
-            picture=self.encodings.picture(chosen.number, flipped=chosen.flipped),
+            picture=self.encodings.picture(chosen.number, target=chosen.target, flipped=chosen.flipped),
             states=self.encodings.caption(chosen.number, choice=chosen.caption_choice),
         )

@@ -9,11 +9,11 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sdjob.data.index import Index
+from sdjob.data.index import Index, read_index
 from sdjob.data.prefetch import Prefetch
 from sdjob.data.samples import SampleSource
 from sdjob.data.targets import settled_crop
-from sdjob.encodings.plan import Plan, Shard, distinct_captions, make_plan
+from sdjob.encodings.plan import Plan, Shard, make_plan
 from sdjob.encodings.reader import Encodings, read_table
 from sdjob.encodings.shard import Rows, ShardFile, write_shard
 from sdjob.spec.task import EncodeTask, TrainTask
@@ -50,7 +50,7 @@ class Pass:
         """None where the encoders run at every step."""
         if task.encode is None:
             return None
-        index = Index.from_jsonl(task.index.read_bytes())
+        index = read_index(task.index)
         return cls(task, task.encode, index, make_plan(index, job=task.job, model_hashes=task.encode.model_hashes))
 
     def missing(self, rank: int) -> list[Shard]:
@@ -61,10 +61,9 @@ class Pass:
         """This process's missing shards, one after the other; each is in its place before it is told of."""
         aside = self.task.scratch / f"encodings-{rank}"
         aside.mkdir(exist_ok=True)
-        captions = list(distinct_captions(self.index))
         for shard in self.missing(rank):
-            batches = self._pictures(shard, encoder) if shard.group.kind == "pictures" else _captions(shard, encoder, captions)
-            rows = joined(list(batches), num_entries=len(shard.members))
+            batches = self._pictures(shard, encoder) if shard.group.kind == "pictures" else self._captions(shard, encoder)
+            rows = joined(list(batches), num_entries=len(shard.members_E))
             on_shard(write_shard(rows, name=shard.name, folder=self.encode.folder, aside=aside))
 
     def wait(self) -> Encodings:
@@ -75,14 +74,15 @@ class Pass:
 
     def _pictures(self, shard: Shard, encoder: Encoder) -> Iterator[dict[str, Rows]]:
         """Windows are read ahead of the encoder, in threads."""
-        job, members = self.task.job, shard.members
+        job, members, target = self.task.job, shard.members_E.tolist(), shard.group.target
+        assert target is not None, "a group of pictures has one"
         source = SampleSource(self.index, self.task.folders, data=job.data, seed=job.train.seed)
         at_once, workers = shard.group.batch * encoder.devices, job.run.workers
         with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as pool:
 
             def window(number: int) -> NDArray[np.float32]:
                 entry = self.index.entries[number]
-                crop = settled_crop(entry, data=job.data)
+                crop = settled_crop(entry, target=target, data=job.data)
                 assert crop is not None, "only pictures with one window are encoded beforehand"
                 return source.pixels(entry, crop=crop, flipped=shard.group.flipped)
 
@@ -93,11 +93,11 @@ class Pass:
             with Prefetch(read, start=0, stop=-(-len(members) // at_once), depth=2 if workers else 0) as batches:
                 yield from map(encoder.pictures, batches)
 
-
-def _captions(shard: Shard, encoder: Encoder, captions: Sequence[str]) -> Iterator[dict[str, Rows]]:
-    members, at_once = shard.members, shard.group.batch * encoder.devices
-    for first in range(0, len(members), at_once):
-        yield encoder.captions(filled([captions[m] for m in members[first : first + at_once]], size=at_once))
+    def _captions(self, shard: Shard, encoder: Encoder) -> Iterator[dict[str, Rows]]:
+        assert self.plan.captions is not None, "a group of captions is theirs"
+        texts, at_once = self.plan.captions.texts(shard.members_E), shard.group.batch * encoder.devices
+        for first in range(0, len(texts), at_once):
+            yield encoder.captions(filled(texts[first : first + at_once], size=at_once))
 
 
 def filled(entries: Sequence[Item], *, size: int) -> list[Item]:

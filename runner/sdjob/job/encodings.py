@@ -220,7 +220,7 @@ class EncodedShards:
 
     def _say_what_is_missing(self, missing: Sequence[Shard]) -> None:
         if missing:
-            entries = sum(len(shard.members) for shard in missing)
+            entries = sum(len(shard.members_E) for shard in missing)
             line = f"encoding {entries} pictures and captions before the training"
             self.log.event("encode", line, shards=len(self.plan.shards), missing=len(missing), entries=entries)
             self._num_computed = len(missing)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sdjob.data.crops import Crop, center_crop, cropped, random_crop, scaled_size
+from sdjob.data.crops import Crop, center_crop, center_crops, cropped, random_crop, scaled_size
 
 SIDES = st.integers(1, 20_000)
 TARGETS = st.integers(8, 256).map(lambda eighths: eighths * 8)
@@ -45,6 +45,16 @@ def test_the_centre_is_the_centre(width: int, height: int, target_width: int, ta
     crop = center_crop(width=width, height=height, target_width=target_width, target_height=target_height)
     assert abs(crop.left - (crop.scaled_width - crop.width - crop.left)) <= 1
     assert abs(crop.top - (crop.scaled_height - crop.height - crop.top)) <= 1
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=20), target=st.tuples(TARGETS, TARGETS))
+def test_many_at_once_are_cropped_as_each_alone(sizes: list[tuple[int, int]], target: tuple[int, int]):
+    shape = {"target_width": target[0], "target_height": target[1]}
+    widths, heights = np.array(sizes, np.int32).T
+    expected = [center_crop(width=width, height=height, **shape) for width, height in sizes]
+    found = zip(*center_crops(widths, heights, **shape), strict=True)
+    assert [Crop(*map(int, window), *target) for window in found] == expected
 
 
 @pytest.mark.parametrize(

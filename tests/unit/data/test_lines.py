@@ -41,6 +41,7 @@ def test_whatever_is_written_is_read(written: list[Entry]):
     for ours, theirs in zip(vars(lines.columns).values(), vars(columns_of(written)).values(), strict=True):
         assert np.array_equal(ours, theirs)
         assert ours.dtype == theirs.dtype
+    assert lines.hashes(np.arange(len(lines))) == [entry.sha256 for entry in written]
 
 
 @given(ENTRIES, st.integers(0, 10_000), st.binary(min_size=1, max_size=1))
@@ -71,7 +72,9 @@ def test_pieces_may_end_anywhere(monkeypatch: pytest.MonkeyPatch):
     written = tuple(replace(entry, captions=("größer 猫",)) for entry in entries(9))
     for piece_bytes in range(1, 40):
         monkeypatch.setattr(lines_module, "PIECE_BYTES", piece_bytes)
-        assert from_jsonl(to_jsonl(written)) == written
+        lines = from_jsonl(to_jsonl(written))
+        assert lines == written
+        assert lines.columns.widths.tolist() == [entry.width for entry in written]
 
 
 def test_a_trainer_reads_the_file_where_it_lies(tmp_path: Path):

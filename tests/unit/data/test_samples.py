@@ -11,7 +11,7 @@ from PIL import Image
 from fakes.pictures import write_picture_folder
 from sdjob.core.errors import DataError, DeniedError, SdjobError, StorageError
 from sdjob.core.retry import Backoff
-from sdjob.data.buckets import TargetSize
+from sdjob.data.buckets import TargetSize, nearest_size
 from sdjob.data.crops import cropped
 from sdjob.data.entries import Entry
 from sdjob.data.images import decode, pixels_CHW
@@ -19,7 +19,6 @@ from sdjob.data.index import Index, scan
 from sdjob.data.order import picture_at
 from sdjob.data.records import list_records
 from sdjob.data.samples import Sample, SampleSource
-from sdjob.data.targets import target_size
 from sdjob.spec.data import DataSpec
 
 AT_ONCE = Backoff(attempts=2, base_s=0.0)
@@ -135,7 +134,7 @@ class TestDraws:
                 seen.setdefault(sample.id, set()).add(TargetSize(width, height))
                 assert (sample.crop.width, sample.crop.height) == (width, height)
         for entry in source.index.entries:
-            assert seen[entry.id] == {target_size(entry, data=source.data)}
+            assert seen[entry.id] == {nearest_size(width=entry.width, height=entry.height, data=source.data)}
 
     def test_the_seed_matters(self, folder: Path):
         one, other = (list(drawn(source_of(folder, seed=seed), steps=5)) for seed in (1, 2))

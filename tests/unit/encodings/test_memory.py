@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fakes.encoded import made_up_index, plan_of
+from sdjob.data.buckets import TargetSize
 from sdjob.encodings.reader import OPEN_SHARDS, Encodings, mapped_lately
 from sdjob.encodings.shard import Rows, write_shard
 
@@ -50,7 +51,7 @@ def test_memory_does_not_grow_with_what_is_read(folder):
 
     def read_all():
         for number in range(NUM_PICTURES):
-            encodings.picture(number, flipped=False)
+            encodings.picture(number, target=TargetSize(64, 64), flipped=False)
             encodings.caption(number, choice=0)
 
     kept_bytes, _ = traced(read_all)

@@ -1,6 +1,8 @@
 """Which shards a job needs: their names follow from content alone, their batches from the index alone."""
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ import pytest
 from fakes.checkpoints import make_job
 from fakes.encoded import encoding_job, made_up_index, plan_of
 from sdjob.core.errors import UsageError
+from sdjob.data.entries import Entry
 from sdjob.data.index import Index
+from sdjob.data.samples import SampleSource
 from sdjob.encodings.plan import SHARD_ENTRIES, make_plan, runs_once
 
 
@@ -20,8 +24,8 @@ def test_every_picture_and_every_caption_has_one_place():
     plan = plan_of(made_up_index(150), job=encoding_job(flip=True))
     plain, flipped, captions = plan.groups
     for group in (plain, flipped):
-        assert [m for shard in plan.of_group(group) for m in shard.members] == list(range(150))
-    assert [len(shard.members) for shard in plan.of_group(plain)] == [64, 64, 22]
+        assert [m for shard in plan.of_group(group) for m in shard.members_E] == list(range(150))
+    assert [len(shard.members_E) for shard in plan.of_group(plain)] == [64, 64, 22]
     assert len(captions.members_E) == 101  # two of three have their own, and the empty one
     assert len(set(names(plan))) == len(plan.shards) == 3 + 3 + 2
 
@@ -92,10 +96,11 @@ def test_a_batch_is_about_a_megapixel(resolution, batch):
 
 
 def test_numbers_are_all_that_is_kept_of_a_picture():
-    """`members_E`, where its captions begin, and which they are."""
+    """`members_E`, where its captions begin, which they are, and where each of them lies in the index."""
     plan = plan_of(made_up_index(1000))
     kept = [*(group.members_E for group in plan.groups), plan.captions.first_N, plan.captions.numbers]
-    assert sum(values.nbytes for values in kept) <= 28 * 1000
+    kept += [plan.captions.begins_C, plan.captions.lengths_C]
+    assert sum(values.nbytes for values in kept) <= 40 * 1000
     assert all(isinstance(values, np.ndarray) for values in kept)
 
 
@@ -141,3 +146,59 @@ def test_a_plan_is_the_same_every_time():
     job = encoding_job(flip=True)
     one, other = (make_plan(made_up_index(90), job=job, model_hashes={"vae/w": "1" * 64}) for _ in range(2))
     assert names(one) == names(other)
+
+
+SHAPES = ((64, 64), (200, 90), (91, 333), (640, 641), (128, 64))
+WORDS = ("a cat", 'says "no",', "größer 猫", "tab\tand \\ and \x7f", "a cat")
+
+
+def many_kinds(number: int) -> Entry:
+    """Of many shapes, with one to three captions in all kinds of letters, some of them of several pictures."""
+    width, height = SHAPES[number % 5]
+    captions = [f"{WORDS[(number + more) % 5]} {number % 40 if more else ''}" for more in range(1 + number % 3)]
+    sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+    return Entry(f"{number}.png", sha256, width, height, tuple(captions), source=number % 2)
+
+
+@pytest.mark.parametrize(
+    ("data", "pinned"),
+    [
+        ({"resolution": 64, "flip": True}, "6d4970c6ec70b554496d20588a55af391233be422d315e644b9bcc8aa0289651"),
+        (
+            {"resolution": 128, "buckets": {"step": 64, "min": 64, "max": 256}},
+            "c6828f07c4814230a686bef3e31a0c842df824dee2c1ac1b3c103e3e8c9b71a9",
+        ),
+        ({"resolution": {"width": 136, "height": 64}}, "bba02ea986dbac65a4ad3eb0ed12eafbbbb05b8af2736b91bf8f267906474d0f"),
+    ],
+)
+def test_names_are_those_of_every_version(data, pinned):
+    """What was computed by an older sdjob is found by this one."""
+    index = Index(tuple(map(many_kinds, range(150))))
+    plan = plan_of(index, job=encoding_job(**data))
+    assert hashlib.sha256(" ".join(names(plan)).encode()).hexdigest() == pinned
+
+
+class TestPriorPicturesOfManyShapes:
+    """With buckets a prior picture stands beside pictures of another shape, where none of the priors has that."""
+
+    data = {  # noqa: RUF012
+        "resolution": 128, "buckets": {"step": 64, "min": 64, "max": 256}, "prior": {"source": "file:///p", "caption": "a cat"},
+    }  # fmt: skip
+
+    def index(self):
+        own = [replace(many_kinds(number), source=0) for number in range(0, 20, 2)]
+        return Index((*own, *(replace(many_kinds(number), source=1) for number in (20, 21, 25, 26))))
+
+    def test_each_is_encoded_in_every_size_that_it_is_asked_for_in_and_no_other(self):
+        job, index = encoding_job(**self.data), self.index()
+        assert runs_once(job, index=index)
+        source = SampleSource(index, (Path(), Path()), data=job.data, seed=0)
+        chosen = [source.chosen(step, place, global_batch=2) for step in range(300) for place in range(4)]
+        asked = {(one.target, one.number) for one in chosen}
+        groups = [group for group in plan_of(index, job=job).groups if group.target is not None]
+        assert {(group.target, number) for group in groups for number in group.members_E.tolist()} == asked
+        assert len(groups) > 2
+        assert all(np.array_equal(group.members_E, np.unique(group.members_E)) for group in groups)
+
+    def test_with_random_crops_the_encoders_run_at_every_step(self):
+        assert not runs_once(encoding_job(**self.data, crop="random"), index=self.index())

@@ -6,8 +6,9 @@ import pytest
 from fakes.encoded import TellingEncoder, computed, encode_task, encoding_job, plan_of, scanned, shards_at
 from fakes.memory_store import MemoryStore
 from fakes.pictures import write_picture_folder
+from sdjob.data.buckets import nearest_size
 from sdjob.data.samples import SampleSource
-from sdjob.data.targets import settled_crop, target_size
+from sdjob.data.targets import settled_crop
 from sdjob.encodings.reader import Encodings, read_table
 from sdjob.encodings.samples import EncodedSource
 from sdjob.encodings.shard import Rows, mapped_shard, widened, write_shard
@@ -92,19 +93,20 @@ def test_pictures_of_several_shapes_are_never_in_one_batch(tmp_path, pictures):
     job = encoding_job(flip=True, resolution=128, buckets={"step": 64, "min": 64, "max": 256})
     index = scanned(pictures)
     shards = finished(tmp_path, pictures=pictures, job=job)
-    sizes = {target_size(entry, data=job.data) for entry in index.entries}
+    sizes = {nearest_size(width=entry.width, height=entry.height, data=job.data) for entry in index.entries}
     assert len(sizes) > 1
     groups = {(group.target, group.flipped) for group in shards.plan.groups[:-1]}
     assert groups == {(size, flipped) for size in sizes for flipped in (False, True)}
     encodings = Encodings.of(shards.plan, folder=shards.folder, sha256_by_shard=read_table(shards.table))
     source = SampleSource(index, (pictures,), data=job.data, seed=0)
     for number, entry in enumerate(index.entries):
-        crop = settled_crop(entry, data=job.data)
+        target = nearest_size(width=entry.width, height=entry.height, data=job.data)
+        crop = settled_crop(entry, target=target, data=job.data)
         assert crop is not None
         for flipped in (False, True):
             pixels = source.pixels(entry, crop=crop, flipped=flipped)
             mean = TellingEncoder().pictures(pixels[None])["mean_CHW"].values_E[0]
-            assert np.allclose(encodings.picture(number, flipped=flipped)["mean_CHW"], mean)
+            assert np.allclose(encodings.picture(number, target=target, flipped=flipped)["mean_CHW"], mean)
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

@@ -10,6 +10,7 @@ from fakes import flax_parity  # noqa: F401 - binds jax to the CPU
 from fakes.encoding_once import encoded, no_encoder, shards_of, training_task
 from fakes.flax_runs import make_flax_trainer
 from fakes.tiny_models import write_tiny_model
+from sdjob.data.buckets import TargetSize
 from sdjob.encodings.reader import read_table
 from sdjob.encodings.shard import mapped_shard
 from sdjob.spec.data import HeldOutSpec
@@ -88,7 +89,10 @@ def test_bf16_is_kept_as_it_was_computed(model, tmp_path):
         assert {row.dtype for row in rows} == {dtype}
         found[precision] = encodings
     for number in range(10):
-        exact, rounded = (found[precision].picture(number, flipped=True)["mean_CHW"] for precision in ("fp32", "bf16"))
+        exact, rounded = (
+            found[precision].picture(number, target=TargetSize(64, 64), flipped=True)["mean_CHW"]
+            for precision in ("fp32", "bf16")
+        )
         assert rounded == pytest.approx(exact, abs=0.05)
         assert not np.array_equal(rounded, exact)
 
