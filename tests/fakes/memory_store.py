@@ -91,7 +91,7 @@ class MemoryStore:
         return self.damage(key, self.objects[key])
 
     def _infos(self, prefix: str) -> "list[ObjectInfo]":
-        keys = self.relist([key for key in self.objects if key.startswith(prefix)])
+        keys = self.relist([key for key in list(self.objects) if key.startswith(prefix)])
         return [self._info(key) for key in keys if listed_key(key, size_bytes=len(self.objects[key]), where=self.uri)]
 
     def _info(self, key: str) -> ObjectInfo:

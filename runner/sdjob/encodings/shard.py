@@ -58,6 +58,11 @@ class ShardFile:
         match = SHARD_FILE.fullmatch(file_name)
         return ShardFile(match[1], match[2]) if match else None
 
+    @staticmethod
+    def at(key: str) -> "ShardFile | None":
+        """Of an object in a place."""
+        return ShardFile.of(key.removeprefix(f"{PLACE}/"))
+
 
 def files_in(folder: Path) -> Iterator[ShardFile]:
     for path in folder.iterdir():

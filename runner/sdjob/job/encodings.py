@@ -7,7 +7,7 @@ taken away and computed again. Each node of a gang puts what it computed into th
 import queue
 import shutil
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from sdjob.data.shelf import require_space
 from sdjob.encodings.plan import Plan, Shard, share_of
 from sdjob.encodings.reader import read_table, write_table
 from sdjob.encodings.shard import FOLDER, PLACE, ShardFile, files_in
+from sdjob.encodings.verified import Verified
 from sdjob.job.stop import StopRequest
 from sdjob.spec.task import EncodeTask
 from sdjob.store.base import ObjectInfo, ObjectStore, scratch_errors
@@ -33,6 +34,7 @@ TELL_EVERY_S = 60.0
 DAMAGED_READS = 3  # of one object in the place: what is on its way there is whole, or not there
 JOIN_S = 0.2
 HASHERS = 4
+UPLOADS = 4  # at once, and no more: they go on beside the training
 TROUBLE = (StorageError, DeniedError, MissingError, DataError)
 
 
@@ -68,6 +70,7 @@ class EncodedShards:
     failure: Exception | None = None
     """Why not all that was computed is kept."""
 
+    verified: Verified = field(init=False)
     _here: dict[str, ShardFile] = field(default_factory=dict[str, ShardFile])
     _there: dict[str, ObjectInfo] = field(default_factory=dict[str, ObjectInfo])
     """In the run's place, by key."""
@@ -82,9 +85,15 @@ class EncodedShards:
     _damaged: Counter[str] = field(default_factory=Counter[str])
     """How often a key of the place was found to hold other bytes than its name says."""
 
-    _keeper: threading.Thread | None = None
+    _keepers: list[threading.Thread] = field(default_factory=list[threading.Thread])
+    _moved: threading.Condition = field(default_factory=threading.Condition)
+    """Told where the gathering, which waits for it, may go on."""
+
     _logged_at_s: float = 0.0
     _told_at_s: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        self.verified = Verified(self.folder)
 
     @property
     def folder(self) -> Path:
@@ -125,21 +134,22 @@ class EncodedShards:
     def _own(self) -> list[Shard]:
         """This node's share; and what lies damaged in the place, which another node may well have whole, and not write again."""
         share = {shard.name for shard in share_of(self.plan.shards, node=self.node, nodes=self.nodes)}
-        damaged = {file.name for key in self._damaged if (file := file_at(key)) is not None}
+        damaged = {file.name for key in self._damaged if (file := ShardFile.at(key)) is not None}
         return [shard for shard in self.plan.shards if shard.name in share | damaged]
 
     def _look_there(self) -> None:
         names, found = self._names, dict[str, ObjectInfo]()
         for info in self.store.list(f"{PLACE}/"):
-            if (file := file_at(info.key)) is not None and file.name in names:
+            if (file := ShardFile.at(info.key)) is not None and file.name in names:
                 found[file.key] = info
         self._there = found
 
     def _look_here(self) -> None:
         """A file that is not what its name says is taken away."""
+        self.verified.read()
         files = list(self._chosen(files_in(self.folder)).values())
         with ThreadPoolExecutor(HASHERS, thread_name_prefix="encodings") as pool:
-            for file, whole in zip(files, pool.map(self._is_whole, files), strict=True):
+            for file, whole in zip(files, pool.map(self.verified.is_whole, files), strict=True):
                 self.stop.check()
                 if whole:
                     self._here[file.name] = file
@@ -148,9 +158,14 @@ class EncodedShards:
                     self.log.warning("encodings-damaged", f"{path} is not what was written: it is taken anew")
                     with scratch_errors(path):
                         path.unlink(missing_ok=True)
+        self._record()
 
-    def _is_whole(self, file: ShardFile) -> bool:
-        return file.is_whole(self.folder)
+    def _record(self) -> None:
+        try:
+            self.verified.write()
+        except OSError as error:
+            why = "which encodings are whole cannot be noted down, so the next start reads all of them"
+            self.log.warning("encodings", f"{why}: {error.strerror}: {self.verified.record}")
 
     def _chosen(self, files: Iterable[ShardFile]) -> dict[str, ShardFile]:
         """One for each shard of the plan, though several may have been computed on different machines."""
@@ -163,7 +178,7 @@ class EncodedShards:
 
     def _fetch(self) -> None:
         """What the place has and this machine has not, or has in other bits than were trained on."""
-        best = self._chosen(file for key in self._there if (file := file_at(key)) is not None)
+        best = self._chosen(file for key in self._there if (file := ShardFile.at(key)) is not None)
         absent = {file.key: file for name, file in best.items() if self._improves(file, on=self._here.get(name))}
         if not absent:
             return
@@ -172,19 +187,22 @@ class EncodedShards:
         try:
             require_space(sum(info.size_bytes for info in infos), folder=self.folder)
             got = download_tree(self.store, infos=infos, into=aside, check_stop=self.stop.check, on_progress=self._on_fetch)
-            for key, fetched in got.items():
-                self._adopt(absent[key], aside / key, sha256=fetched.sha256)
+            whole = [file for key, file in absent.items() if self._adopt(file, aside / key, sha256=got[key].sha256)]
+            with ThreadPoolExecutor(HASHERS, thread_name_prefix="encodings") as pool:
+                deque(pool.map(self.verified.note, whole), maxlen=0)
+            self._record()
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
     def _improves(self, file: ShardFile, *, on: ShardFile | None) -> bool:
         return on is None or self._rank(file) < self._rank(on)
 
-    def _adopt(self, file: ShardFile, path: Path, *, sha256: str) -> None:
+    def _adopt(self, file: ShardFile, path: Path, *, sha256: str) -> bool:
+        """Whether it is what its name says."""
         if sha256 == file.sha256:
             path.replace(self.folder / file.file_name)
             self._here[file.name] = file
-            return
+            return True
         del self._there[file.key]  # it is written again
         self._damaged[file.key] += 1
         self.log.warning("encodings-damaged", f"{self.store.uri}/{file.key} is not what was written: it is encoded again")
@@ -194,6 +212,7 @@ class EncodedShards:
                 where=f"{self.store.uri}/{file.key}",
                 next_step="Delete it, and run the same command again.",
             )
+        return False
 
     def _on_fetch(self, done_bytes: int, of_bytes: int) -> None:
         self.log.progress(f"fetching encodings: {done_bytes / 2**20:.0f} of {of_bytes / 2**20:.0f} MiB")
@@ -205,7 +224,9 @@ class EncodedShards:
         file = ShardFile(fields["name"], fields["sha256"])
         self._here[file.name] = file
         self._queue.put(file)  # before it is no longer awaited: the other nodes need it
-        self._mine.discard(file.name)
+        with self._moved:
+            self._mine.discard(file.name)
+            self._moved.notify_all()
         self._say_how_far()
         if not self._mine and self.nodes == 1:
             self._settle()
@@ -247,28 +268,48 @@ class EncodedShards:
         for file in self._here.values():
             if file.key not in self._there:
                 self._queue.put(file)
-        self._keeper = threading.Thread(target=self._keep_all, name="encodings", daemon=True)
-        self._keeper.start()
+        tasks = [self._keep_all] * UPLOADS + ([self._gather] if self.nodes > 1 else [])
+        # Daemons: an upload that hangs keeps no process from its end. What is there of it then is whole or not there.
+        self._keepers = [threading.Thread(target=self._guarded, args=(task,), name="encodings", daemon=True) for task in tasks]
+        for keeper in self._keepers:
+            keeper.start()
 
-    def _keep_all(self) -> None:
+    def _guarded(self, task: Callable[[], None]) -> None:
         try:
-            if self.nodes == 1 or self._gathered():
-                self._keep_until(lambda: False)
+            task()
         except (SdjobError, OSError) as error:
             self._give_up(error)
 
+    def _keep_all(self) -> None:
+        while self.failure is None and (file := self._queue.get()) is not None:
+            self._keep(file)
+            with self._moved:
+                self._queue.task_done()
+                self._moved.notify_all()
+        self._queue.put(None)  # for the next one
+
     def _keep(self, file: ShardFile) -> None:
         self.store.write_file(file.key, self.folder / file.file_name)
-        self._num_kept += 1
         now_s = self.clock.monotonic_s()
-        if now_s - self._told_at_s >= TELL_EVERY_S and not self._over.is_set():
-            self._told_at_s = now_s
+        with self._moved:
+            self._num_kept += 1
+            tells = now_s - self._told_at_s >= TELL_EVERY_S and not self._over.is_set()
+            self._told_at_s = now_s if tells else self._told_at_s
+        if tells:
             self.on_kept(self._num_kept)
+        self.verified.note(file)  # whoever wrote it, a trainer or an earlier attempt, has read it back
+        if tells:
+            self._record()
 
     def _give_up(self, error: Exception) -> None:
-        """Other nodes wait for what is not kept; alone a job goes on without."""
+        """Other nodes wait for what is not kept; alone a job goes on without. Of several that fail the first one is told."""
+        with self._moved:
+            if self.failure is not None:
+                return
+            self.failure = error
+            self._moved.notify_all()
         self.log.warning("encodings", f"what was encoded is not kept for other attempts: {error}")
-        self.failure = error
+        self._queue.put(None)
         self.on_failure()
 
     def check(self) -> None:
@@ -276,39 +317,33 @@ class EncodedShards:
         if self.failure is not None and self.nodes > 1:
             raise self.failure
 
-    def _keep_until(self, is_enough: Callable[[], bool]) -> bool:
-        """False where the end came first."""
-        while not is_enough():
-            if (file := self._queue.get()) is None:
-                return False
-            self._keep(file)
-        return True
-
-    def _gathered(self) -> bool:
-        """This node's shards go into the run's place, and the others' come from there. False where a stop came first."""
-        if not self._keep_until(lambda: not self._mine and self._queue.empty()):
-            return False
-        while self.num_missing and not (self.stop.requested or self._over.is_set()):
+    def _gather(self) -> None:
+        """When this node's shards are in the run's place, the others' come from there; a stop may come first."""
+        with self._moved:
+            self._moved.wait_for(lambda: self._ends or not (self._mine or self._queue.unfinished_tasks))
+        while self.num_missing and not (self.stop.requested or self._ends):
             self.clock.sleep(LOOK_S)
             self._look_there()
             self._fetch()
             self.log.progress(f"encoding: waiting for {self.num_missing} shards of other nodes")
-        if not self.num_missing and not self.table.exists():
+        if not (self.num_missing or self._ends or self.table.exists()):
             self._settle()
-        return not self.num_missing
+
+    @property
+    def _ends(self) -> bool:
+        return self._over.is_set() or self.failure is not None
 
     def finish(self) -> None:
         """Waits until all that was computed is kept; after a stop request no longer than the notice lasts."""
-        if self._keeper is None:
+        if not self._keepers:
             return
-        self._over.set()
+        with self._moved:
+            self._over.set()
+            self._moved.notify_all()
         self._queue.put(None)
-        while self._keeper.is_alive() and self.stop.seconds_left() > 0:
-            self._keeper.join(JOIN_S)
-
-
-def file_at(key: str) -> ShardFile | None:
-    return ShardFile.of(key.removeprefix(f"{PLACE}/"))
+        while any(keeper.is_alive() for keeper in self._keepers) and self.stop.seconds_left() > 0:
+            next(keeper for keeper in self._keepers if keeper.is_alive()).join(JOIN_S)
+        self._record()
 
 
 def wanted_of(checkpoint: Path | None) -> dict[str, str]:
