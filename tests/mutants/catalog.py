@@ -122,6 +122,11 @@ ENGINE = _all(
 
 PURE = [
     *_all(
+        f"{CKPT}/engine.py",
+        (f"{UNIT}/test_long_run.py",),
+        ("manifests of pruned commits are kept", "        self._forget_pruned()\n", ""),
+    ),
+    *_all(
         f"{CKPT}/prune.py",
         PRUNE_TESTS,
         ("pruned without a look", "        still_owner()\n", ""),

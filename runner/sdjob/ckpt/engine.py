@@ -183,6 +183,7 @@ class CommitLog:
             lambda stamp: CommitSlot(**stamp, step=step, manifest=sha256, digest=digest, size_bytes=size_bytes), holder=claim
         )
         self._manifests[slot.number] = manifest
+        self._forget_pruned()
         return Commit(
             step=step,
             digest=manifest.digest,
@@ -224,6 +225,11 @@ class CommitLog:
         self._journal.append(
             lambda stamp: DoneSlot(**stamp, step=step, digest=digest, published=fitting(published)), holder=claim
         )
+
+    def _forget_pruned(self) -> None:
+        """A run of a week has 10,000 commits, of which a handful is live."""
+        live = {commit.slot for commit in self._journal.history.live}
+        self._manifests = {slot: manifest for slot, manifest in self._manifests.items() if slot in live}
 
     def _holder(self) -> ClaimSlot:
         if self._claim is None:

@@ -9,7 +9,7 @@ from sdjob.ckpt.slot import ClaimSlot, CommitSlot, DoneSlot, QuarantineSlot, Ret
 CommitState = Literal["live", "retired", "quarantined", "superseded", "stray"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DamagedSlot:
     """A slot whose bytes tell nothing. It may have been a claim, so it counts as an epoch; it may have been a commit, which
     is lost; a lost retire or quarantine is found again by the hashes of what it was about."""
@@ -18,7 +18,7 @@ class DamagedSlot:
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LoggedCommit:
     """`superseded`: the run went back past this step and committed it, or an earlier one, again.
     `stray`: written past a newer claim, which an honest store refuses; never restored."""

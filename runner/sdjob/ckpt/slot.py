@@ -35,7 +35,7 @@ class Stamp(TypedDict):
     time_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Slot:
     """`number` stands in the bytes too, so that two slots with swapped contents are both found out."""
 
@@ -47,14 +47,14 @@ class Slot:
     """Unix time, for people alone: no decision depends on it."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ClaimSlot(Slot):
     kind = "claim"
     attempt: str
     host: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CommitSlot(Slot):
     kind = "commit"
     step: int
@@ -64,7 +64,7 @@ class CommitSlot(Slot):
     size_bytes: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RetireSlot(Slot):
     """Slots decide; the steps are for readers, since one step can be committed twice, after a fall-back."""
 
@@ -73,14 +73,14 @@ class RetireSlot(Slot):
     steps: tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class QuarantineSlot(Slot):
     kind = "quarantine"
     slot: int
     why: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class DoneSlot(Slot):
     """`published` is a convenience: a target that is left out is found by its own record to have the digest already."""
 
