@@ -28,8 +28,6 @@ class Change:
 
     train: dict[str, Any] = field(default_factory=dict[str, Any])
     side: int | None = None
-    images: int | None = None
-    """Of a validation."""
 
     @property
     def name(self) -> str:
@@ -39,11 +37,8 @@ class Change:
         data = job.data
         if self.side is not None:
             data = data.model_copy(update={"resolution": Resolution(width=self.side, height=self.side)})
-        validation = job.validation
-        if self.images is not None and validation is not None:
-            validation = validation.model_copy(update={"images": self.images})
         train = job.train.model_copy(update=self.train)
-        return job.model_copy(update={"train": train, "data": data, "validation": validation})
+        return job.model_copy(update={"train": train, "data": data})
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ def with_all(job: JobSpec, changes: tuple[Change, ...]) -> JobSpec:
 def changes_of(job: JobSpec) -> Iterator[Change]:
     """Those that this version can carry out."""
     refused = len(unsupported(job))
-    for of_one_kind in (precision, drawing, batches, caching, averages, checkpointing, optimizers, sides, methods):
+    for of_one_kind in (precision, batches, caching, averages, checkpointing, optimizers, sides, methods):
         for change in of_one_kind(job):
             if len(unsupported(change.applied(job))) <= refused:
                 yield change
@@ -107,11 +102,6 @@ def changes_of(job: JobSpec) -> Iterator[Change]:
 def precision(job: JobSpec) -> Iterator[Change]:
     if job.train.precision == "fp32" and parse_accelerator(job.run.accelerator).kind != "cpu":
         yield Change(("train.precision=auto",), "sums are rounded more coarsely", {"precision": "auto"})
-
-
-def drawing(job: JobSpec) -> Iterator[Change]:
-    if job.validation is not None and job.validation.images > 1:
-        yield Change(("validation.images=1",), "one picture of each prompt", images=1)
 
 
 def batches(job: JobSpec) -> Iterator[Change]:

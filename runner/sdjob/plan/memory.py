@@ -202,7 +202,7 @@ class DeviceSum:
         return self.pictures * largest * (3 * numbers.in_products + (2 if numbers.widened else 1) * numbers.in_norms)
 
     def drawing(self) -> float:
-        """A validation's pictures of one prompt, decoded at once: the widest map as it comes, and twice around a norm; and the
+        """A picture of a validation as it is decoded: the widest map as it comes, and twice around a norm; and the
         encoders that the training itself does without. SDXL's VAE computes in float32."""
         asked, resolution, numbers = self.job.validation, self.job.data.resolution, self.numbers
         if asked is None or self.job.train.backend == "flax":
@@ -212,7 +212,7 @@ class DeviceSum:
         brought = (self.model.vae_params if pictures_run_once(self.job) else 0) + (
             self.model.text_params if captions_run_once(self.job) else 0
         )
-        return asked.images * widest * wide + self.width * brought
+        return widest * wide + self.width * brought
 
     def workspace(self, layers: Sequence[Layer], *, in_between: float) -> float:
         if self.job.train.backend == "flax":

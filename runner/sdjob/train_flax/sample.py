@@ -111,7 +111,9 @@ def write_pictures(
             return np.asarray(guided(parameters, frozen, **at, told=told, plan=plan))
 
         latents = sampler.draw(starting_latents(asked, prompt=number), predict=predict)
-        save(np.asarray(decoded(frozen, latents, plan=plan)), folder=folder, prompt=number)
+        for image, latents_1HWC in enumerate(np.split(latents, len(latents))):  # at 1024 px a VAE takes 3 GB for each
+            pixels_1HWC = np.asarray(decoded(frozen, latents_1HWC, plan=plan))
+            save(pixels_1HWC[0], file=folder / picture_name(prompt=number, image=image))
         on_prompt(number + 1)
 
 
@@ -127,9 +129,8 @@ def starting_latents(asked: SamplePlan, *, prompt: int) -> Floats:
     return np.ascontiguousarray(np.stack(drawn).transpose(0, 2, 3, 1))
 
 
-def save(pixels_BHWC: Floats, *, folder: Path, prompt: int) -> None:
-    for image, pixels in enumerate(np.round((pixels_BHWC / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8)):
-        Image.fromarray(pixels).save(folder / picture_name(prompt=prompt, image=image))
+def save(pixels_HWC: Floats, *, file: Path) -> None:
+    Image.fromarray(np.round((pixels_HWC / 2 + 0.5).clip(0, 1) * 255).astype(np.uint8)).save(file)
 
 
 # ---- `sdjob sample` --------------------------------------------------------------------------------------------------------
