@@ -4,10 +4,10 @@
     python benchmarks/transfer.py --tools FOLDER [--rounds 4] [--sets large,small] [--only ours,s5cmd] [--folder /a/large/disk]
 
 The server is SeaweedFS on this machine, over plain HTTP, so that it and the client share its cores. Each tool sends a set of
-files into a bucket of its own and fetches what it sent; in every round they take turns in another order. A turn is timed from
-the start of the process to its end, with what an interpreter needs to start (the set of 1 KiB shows how much that is, and the
-last ratio leaves it out: `sdjob run` pays it once); then the bytes are compared. Other settings than those below are the tools' own. What each holds the bytes against
-is said below the table.
+files into a bucket of its own and fetches what it sent; in every round they take turns in another order. A turn is timed from the
+start of the process to its end, with what an interpreter needs to start (the set of 1 KiB shows how much that is, and the last
+ratio leaves it out: `sdjob run` pays it once); then the bytes are compared. Other settings than those below are the tools' own.
+What each holds the bytes against is said below the table.
 """
 
 import argparse
