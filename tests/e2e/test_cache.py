@@ -1,14 +1,16 @@
 """Encoders that run once, as real processes: `sdjob cache` alone, killed in the middle, and taken over by a run."""
 
 import hashlib
+import os
 import shutil
 import signal
+import subprocess
 
 import pytest
 
 from fakes.backends import compiled_once
 from fakes.pictures import write_picture_folder
-from fakes.running import wait_until
+from fakes.running import SDJOB, wait_until
 from sdjob.encodings.reader import read_table
 from sdjob.encodings.shard import ShardFile
 
@@ -105,3 +107,31 @@ def test_nothing_to_encode_beforehand(workshop, tmp_path):
     ended = workshop.job(tmp_path / "job", **FIELDS, data__crop="random").run(verb="cache")
     assert ended.code == 64
     assert "the encoders cannot run once for this job" in ended.error
+
+
+def pruned(job, *flags):
+    """(exit code, lines on stdout)"""
+    command = [str(SDJOB), "cache", str(job.file), "--prune", *flags]
+    ended = subprocess.run(command, env={**os.environ, "SDJOB_SCRATCH": str(job.scratch)}, check=False, stdout=subprocess.PIPE)
+    return ended.returncode, ended.stdout.decode().splitlines()
+
+
+def test_what_a_job_does_not_need_goes_when_asked_to(workshop, tmp_path):
+    shared = tmp_path / "shared"
+    flips = workshop.job(tmp_path / "flips", **FIELDS, run__cache=str(shared))
+    plain = workshop.job(tmp_path / "plain", **{**FIELDS, "data__flip": False}, run__cache=str(shared))
+    assert flips.run(verb="cache").code == 0
+    shards = shards_in(shared / "cache/encodings")
+    code, (line, count, others, rest) = pruned(plain)
+    assert code == 0
+    assert count.startswith(f"needed neither by this job nor by a checkpoint known in {shared.as_uri()}: 1 of 3 shards, ")
+    assert others == "other jobs may share run.cache: what they need of these they encode again"
+    assert rest == "nothing was deleted: --prune --yes deletes them"
+    assert shards_in(shared / "cache/encodings") == shards
+    code, (gone, count) = pruned(plain, "--yes")
+    assert (code, gone) == (0, line)
+    assert count.startswith(f"deleted in {shared.as_uri()}: 1 of 3 shards, ")
+    left = shards_in(shared / "cache/encodings")
+    assert left.items() < shards.items()
+    assert len(left) == 2
+    assert pruned(plain)[1][0].startswith("needed neither by this job nor")

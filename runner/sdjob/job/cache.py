@@ -1,7 +1,11 @@
-"""`sdjob cache`: the encoders' pass alone, perhaps on a cheaper machine than the one that trains. Writes no slot of the log."""
+"""`sdjob cache`: the encoders' pass alone, perhaps on a cheaper machine than the one that trains; and the end of its shards.
+Writes no slot of the log.
+"""
 
 import os
 import secrets
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +26,7 @@ from sdjob.job.resume import Resolution, check_identity, num_processes
 from sdjob.job.run import newest_facts, refuse_unsupported, scratch_of
 from sdjob.job.scratch import full_disk_errors
 from sdjob.job.stop import StopRequest
+from sdjob.job.unneeded import Unneeded, trained_on, unneeded_shards
 from sdjob.spec.hardware import Accelerator, parse_accelerator
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import parse_place
@@ -34,6 +39,27 @@ FOLDER = "cache-"
 
 def cache_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> None:
     """Returns when every shard lies in the run's place."""
+    with opened(job, stop=stop, clock=clock, log=log) as (run, folder):
+        encode(run, folder=folder)
+
+
+def prune_cache(job: JobSpec, *, delete: bool, stop: StopRequest, clock: Clock, log: Log) -> Unneeded:
+    """What in the cache's place neither the job nor a checkpoint in reach needs, and deletes it if that is asked for."""
+    with opened(job, stop=stop, clock=clock, log=log) as (run, folder):
+        _, _, shards = planned(run, folder=folder)
+        needed = {shard.name for shard in shards.plan.shards}
+        for store in (run.store, shards.store):
+            needed |= trained_on(store, folder=folder, clock=clock, log=log)
+        found = unneeded_shards(shards.store, needed=needed)
+        stop.check()
+        if delete:
+            shards.store.delete(info.key for info in found.shards)
+        return found
+
+
+@contextmanager
+def opened(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> Generator[tuple[Run, Path]]:
+    """The run, and a folder of this process's own."""
     refuse_unsupported(job)
     store = open_store(parse_place(job.checkpoint.to, base=Path.cwd()))
     commits = CommitLog(store, clock=clock, log=log)
@@ -44,10 +70,10 @@ def cache_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log) -> Non
     with full_disk_errors(root):
         sweep(root, pattern=f"{FOLDER}*")
         with owned_folder(root / f"{FOLDER}{secrets.token_hex(8)}") as folder:
-            encode(run, folder=folder)
+            yield run, folder
 
 
-def encode(run: Run, *, folder: Path) -> None:
+def planned(run: Run, *, folder: Path) -> tuple[Staged, Resolution, EncodedShards]:
     staged = stage(run, may_write=False)
     stored = newest_facts(run.commits, run.commits.replay())
     resolution = resolution_of(run, staged, stored=stored)
@@ -60,6 +86,11 @@ def encode(run: Run, *, folder: Path) -> None:
             where="train.cache",
             next_step="Set train.cache: auto and data.crop: center.",
         )
+    return staged, resolution, shards
+
+
+def encode(run: Run, *, folder: Path) -> None:
+    staged, resolution, shards = planned(run, folder=folder)
     here = accelerator_for(run.accelerator)
     task = encoding_task(run, staged, resolution, shards=shards, here=here, folder=folder)
     try:

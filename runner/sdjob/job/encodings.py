@@ -127,8 +127,7 @@ class EncodedShards:
         self._mine = {shard.name for shard in missing}
         self._say_what_is_missing(missing)
         self._start_keeping()
-        names = [shard.name for shard in missing]
-        shares = tuple(tuple(names[rank::num_processes]) for rank in range(num_processes))
+        shares = tuple(tuple(shard.name for shard in missing[rank::num_processes]) for rank in range(num_processes))
         return EncodeTask(folder=self.folder, table=self.table, model_hashes=dict(self.model_hashes), missing=shares)
 
     def _own(self) -> list[Shard]:
