@@ -5,11 +5,11 @@ compiler says of the real program. benchmarks/plan_memory.py prints both tables.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import groupby
 
-from sdjob.diffusion.text_encoders import LORA_TARGETS
+from sdjob.diffusion.text_encoders import LORA_TARGETS, spelled
 from sdjob.plan.activations import Numbers, block_of
 from sdjob.plan.backward import Pass, Peak, peak_of
 from sdjob.plan.models import KnownModel
@@ -18,7 +18,7 @@ from sdjob.plan.work import Adapters
 from sdjob.spec.encoders import captions_run_once, pictures_run_once
 from sdjob.spec.hardware import Accelerator, num_devices, parse_accelerator, resolve_precision
 from sdjob.spec.job import JobSpec
-from sdjob.spec.train import TrainSpec
+from sdjob.spec.train import LoraSpec, TrainSpec
 
 # Bytes a trained number. AdamW: two moments. 8-bit: https://huggingface.co/docs/bitsandbytes/main/en/optimizers. Adafactor: means
 # of rows and columns (arXiv 1804.04235), next to nothing. Prodigy: two moments, the start and a sum beside them (arXiv
@@ -62,7 +62,11 @@ def memory_of(job: JobSpec, *, model: KnownModel) -> Memory:
 
 
 def adapters_of(train: TrainSpec) -> Adapters | None:
-    return Adapters(train.lora.rank, train.lora.targets) if train.method == "lora" else None
+    return lora_of(train.lora, targets=train.lora.targets) if train.method == "lora" else None
+
+
+def lora_of(lora: LoraSpec, *, targets: tuple[str, ...]) -> Adapters:
+    return Adapters(lora.rank, targets, tuple(lora.rank_pattern.items()), lora.dora)
 
 
 def trained_params(layers: Sequence[Layer], *, train: TrainSpec) -> int:
@@ -74,7 +78,10 @@ def text_trained(job: JobSpec, *, model: KnownModel) -> int:
     """Numbers of the text encoders that are trained."""
     if job.train.text_encoder == "full":
         return model.text_params
-    return Adapters(job.train.lora.rank, LORA_TARGETS).params(model.text_layers) if job.train.text_encoder == "lora" else 0
+    if job.train.text_encoder == "frozen":
+        return 0
+    layers = (replace(layer, name=spelled(layer.name)) for layer in model.text_layers)  # as patterns are for
+    return lora_of(job.train.lora, targets=LORA_TARGETS).params(layers)
 
 
 @lru_cache(maxsize=64)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from sdjob.diffusion.lora_scale import by_pattern
 from sdjob.plan.activations import block_of, ends_so, is_trained
 from sdjob.plan.network import Layer
 from sdjob.spec.train import Method
@@ -19,16 +20,24 @@ class Adapters:
 
     rank: int
     targets: tuple[str, ...]
+    ranks: tuple[tuple[str, int], ...] = ()
+    """Of layers with one of their own, by pattern."""
+
+    dora: bool = False
+    """Beside them each output's magnitude."""
 
     def chosen(self, layers: Iterable[Layer]) -> Iterator[Layer]:
         return (layer for layer in layers if any(ends_so(layer, target) for target in self.targets))
 
     def params(self, layers: Iterable[Layer]) -> int:
-        return sum(self.rank * (layer.into + layer.out) for layer in self.chosen(layers))
+        return sum(self.rank_of(layer) * (layer.into + layer.out) + self.dora * layer.out for layer in self.chosen(layers))
+
+    def rank_of(self, layer: Layer) -> int:
+        return by_pattern(dict(self.ranks), layer.name, otherwise=self.rank)
 
     def flops(self, layer: Layer) -> int:
         """Of a forward pass through the two matrices, applied to every row that the layer is."""
-        return self.rank * layer.flops * (layer.into + layer.out) // (layer.into * layer.out)
+        return self.rank_of(layer) * layer.flops * (layer.into + layer.out) // (layer.into * layer.out)
 
 
 @dataclass(frozen=True)

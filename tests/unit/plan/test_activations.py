@@ -9,13 +9,16 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft import LoraConfig
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from sdjob.plan import families
 from sdjob.plan.activations import Numbers
 from sdjob.plan.backward import Pass, held_by_layer
+from sdjob.plan.memory import text_trained, trained_params
 from sdjob.plan.network import Grid, Layer, unet
 from sdjob.plan.work import Adapters, step_work
 from sdjob.train_torch.meter import Meter
+from unit.plan.jobs import make_job, model_of
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 SIDE = 32
@@ -70,6 +73,10 @@ def predicted(made: UNet2DConditionModel) -> torch.Tensor:
     return made(torch.zeros(1, 4, SIDE, SIDE), torch.tensor([1]), text, added_cond_kwargs=added).sample
 
 
+def trained_in(made: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
+
+
 def layers_of(config: dict[str, Any]) -> list[Layer]:
     return list(unet(config, latents=Grid(SIDE, SIDE)))
 
@@ -117,8 +124,42 @@ def test_the_work_of_a_step(name, method, checkpointing):
 def test_a_loras_numbers():
     config = CONFIGS["sd1"]
     made = model(config, method="lora", checkpointing=False)
-    trained = sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
-    assert Adapters(4, TARGETS).params(layers_of(config)) == trained
+    assert Adapters(4, TARGETS).params(layers_of(config)) == trained_in(made)
+
+
+RANKS = {r"down_blocks\.0\..*\.to_q": 16, "attn2.to_k": 1, "to_q": 2, "conv1": 3}  # the first that matches counts
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_a_loras_numbers_where_modules_have_ranks_of_their_own(dora):
+    config, targets = CONFIGS["sd1"], (*TARGETS, "conv1")
+    made = UNet2DConditionModel.from_config(config | {"attention_head_dim": 64})
+    made.requires_grad_(False)
+    made.add_adapter(LoraConfig(r=4, target_modules=list(targets), rank_pattern=RANKS, use_dora=dora))
+    train = make_job(train={"lora": {"rank": 4, "targets": targets, "rank_pattern": RANKS, "dora": dora}}).train
+    assert trained_params(layers_of(config), train=train) == trained_in(made)
+
+
+def test_a_text_encoders_lora_has_ranks_of_its_own_too():
+    job = make_job(
+        train={"text_encoder": "lora", "lora": {"rank": 4, "rank_pattern": {r"text_model\.encoder\.layers\.0\..*": 8}}}
+    )
+    made = CLIPTextModel(CLIPTextConfig(**families.SD1.text_encoders[0]))
+    made.requires_grad_(False)
+    ranks = {r"layers\.0\..*": 8}  # in memory there is no text_model before it
+    made.add_adapter(LoraConfig(r=4, target_modules=["q_proj", "k_proj", "v_proj", "out_proj"], rank_pattern=ranks))
+    assert text_trained(job, model=model_of(job)) == trained_in(made)
+
+
+def test_a_larger_rank_is_more_work():
+    layers = layers_of(CONFIGS["sd1"])
+    plain, one, all_of_them = (
+        step_work(layers, method="lora", adapters=Adapters(4, TARGETS, ranks), checkpointing=False).forward
+        for ranks in ((), (("down_blocks.0.*to_q", 8),), (("to_.*", 8),))
+    )
+    frozen = sum(layer.flops for layer in layers)
+    assert plain < one < all_of_them
+    assert all_of_them - frozen == 2 * (plain - frozen)
 
 
 def test_a_target_is_the_end_of_a_name_behind_a_dot():
