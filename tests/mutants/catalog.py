@@ -20,6 +20,12 @@ LOCAL_TESTS = ("tests/unit/store/test_local.py", "tests/contract/test_stores.py"
 SAVES_TESTS = ("tests/unit/job/test_saves.py", "tests/simulator/test_schedules.py::test_schedules_from_seeds[0]")
 TORCH_TESTS = ("tests/unit/train_torch/test_state.py",)
 FLAX_TESTS = ("tests/unit/train_flax/test_state.py",)
+HELD_OUT_UNIT = (
+    "tests/unit/data/test_held_out.py",
+    "tests/unit/data/test_roles.py",
+    "tests/unit/diffusion/test_held_out_draws.py",
+)
+HELD_OUT_PARITY = ("tests/parity/test_flax_held_out.py",)
 POSITION_TESTS = ("tests/unit/test_loop.py", "tests/unit/data", "tests/unit/core/test_streams.py")
 
 
@@ -284,4 +290,42 @@ POSITION = [
     ),
 ]  # fmt: skip
 
-MUTANTS = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *TORCH, *TORCH_OPTIMIZER, *FLAX, *POSITION]
+HELD_OUT = [
+    *_all(
+        "runner/sdjob/data/held_out.py",
+        HELD_OUT_UNIT,
+        ("what fills a held-out batch up counts", "counts=number < len(pool) * self.num_levels)", "counts=True)"),
+        ("held-out captions are dropped", "caption_choice=0,", "caption_choice=None,"),
+        ("held-out pictures are mirrored", "flipped=False)", "flipped=True)"),
+    ),
+    *_all(
+        "runner/sdjob/data/roles.py",
+        HELD_OUT_UNIT,
+        ("a copy of a held-out picture is trained on", "own & ~np.isin(index.content, index.content[held_out]) if len(held_out) else own", "own & ~apart"),
+    ),
+    *_all(
+        "runner/sdjob/diffusion/held_out_draws.py",
+        HELD_OUT_UNIT,
+        ("held-out noise is the run's own", "stream(0, name,", "stream(self.plan.seed, name,"),
+        ("held-out noise is the same at every level", '"held-out noise", key.content, key.level,', '"held-out noise", key.content,'),
+        ("held-out levels are the beginnings of their parts", "(level + 0.5)", "level"),
+    ),
+    *_all(
+        "runner/sdjob/encodings/held_out.py",
+        HELD_OUT_PARITY,
+        ("the held-out loss is the mean of batches", "total * self.order.global_batch / self.order.num_rows", "total / self.order.num_batches"),
+        ("held-out noise goes by the picture's number", "HeldOutKey(int(index.content[row.picture]),", "HeldOutKey(row.picture,"),
+    ),
+    *_all(
+        "runner/sdjob/train_torch/held_out.py",
+        HELD_OUT_PARITY,
+        ("the held-out loss is not of the averaged weights", "with trainer.averaged_weights(), accelerator.autocast():", "with accelerator.autocast():"),
+    ),
+    *_all(
+        "runner/sdjob/train_flax/held_out.py",
+        HELD_OUT_PARITY,
+        ("flax: the held-out loss is not of the averaged weights", "runner.state.parameters if runner.state.averages is None else runner.state.averages", "runner.state.parameters"),
+    ),
+]  # fmt: skip
+
+MUTANTS = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *TORCH, *TORCH_OPTIMIZER, *FLAX, *POSITION, *HELD_OUT]

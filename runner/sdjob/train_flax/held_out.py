@@ -10,13 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sdjob.data.held_out import HeldOutSource, held_out_order
-from sdjob.data.index import read_index
 from sdjob.data.prefetch import Prefetch, SampleBatches
-from sdjob.diffusion.held_out_draws import HeldOutDraws, HeldOutKey
+from sdjob.encodings.held_out import held_out_of
 from sdjob.encodings.reader import Encodings
-from sdjob.encodings.samples import EncodedSource
-from sdjob.spec.job import loss_timesteps
 from sdjob.spec.task import TrainTask
 from sdjob.train_flax.batches import BatchMaker, draw_plan, rows_of_process
 from sdjob.train_flax.conditioning import Tokenizers
@@ -27,31 +23,21 @@ from sdjob.train_flax.step import Frozen, Plan, StepBatch, loss_of
 
 def measure_of(task: TrainTask, *, trainer: FlaxTrainer, encodings: Encodings | None = None) -> Callable[[], float] | None:
     """What computes the loss, on all processes together; None where nothing is held out."""
-    data, train = task.job.data, task.job.train
-    if data.held_out is None:
+    if task.job.data.held_out is None:
         return None
-    num_levels, rows_of_micro = loss_timesteps(task.job), train.device_batch * jax.local_device_count()
+    rows_of_micro = task.job.train.device_batch * jax.local_device_count()
     global_batch = rows_of_micro * jax.process_count()
-    index = read_index(task.index)
-    order = held_out_order(index, data=data, num_levels=num_levels, global_batch=global_batch)
-    source = HeldOutSource(index, task.folders, data=data, seed=train.seed, held_out=order)
-    chosen = source if encodings is None else EncodedSource(source, encodings)
+    held_out = held_out_of(task, global_batch=global_batch, plan=draw_plan(task, trainer), encodings=encodings)
     rows = rows_of_process(
         jax.process_index(), num_processes=jax.process_count(), rows_of_micro=rows_of_micro, global_batch=global_batch
     )
-
-    def key(batch: int, member: int) -> HeldOutKey:
-        row = order.row(batch, member)
-        return HeldOutKey(int(index.content[row.picture]), row.level, row.counts)
-
-    draws = HeldOutDraws(draw_plan(task, trainer), lambda batch: order.size(batch).shape, key, num_levels)
     tokenizers, workers = Tokenizers.of(task.model), task.job.run.workers
 
     def measure() -> float:
-        with closing(SampleBatches[Any](chosen, global_batch=global_batch, members=rows, workers=workers)) as samples:
-            maker = BatchMaker(samples, 1, tokenizers, draws)
-            with Prefetch(maker, start=0, stop=order.num_batches, depth=2 if workers else 0) as batches:
-                return summed(batches, trainer=trainer) * global_batch / order.num_rows
+        with closing(SampleBatches[Any](held_out.samples, global_batch=global_batch, members=rows, workers=workers)) as samples:
+            maker = BatchMaker(samples, 1, tokenizers, held_out.draws)
+            with Prefetch(maker, start=0, stop=held_out.num_batches, depth=2 if workers else 0) as batches:
+                return held_out.mean(summed(batches, trainer=trainer))
 
     return measure
 
