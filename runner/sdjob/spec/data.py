@@ -44,8 +44,8 @@ class BucketsSpec(Part):
     """The longest side of a bucket in pixels, a multiple of `step`."""
 
 
-class SourceSpec(Part):
-    """One of several places that pictures come from, each with its own columns."""
+class PlaceSpec(Part):
+    """One place that pictures come from."""
 
     source: str
     """The place of the data: a `datasets` data set, an image folder, parquet, or webdataset shards."""
@@ -57,6 +57,11 @@ class SourceSpec(Part):
     """The split of the data set."""
     image_column: str = Field(default="image", min_length=1)
     """The column with the pictures."""
+
+
+class SourceSpec(PlaceSpec):
+    """One of several places that pictures come from, each with its own columns."""
+
     caption_column: str = Field(default="text", min_length=1)
     """The column with the captions."""
     max_samples: int | None = Field(default=None, ge=1)
@@ -69,19 +74,11 @@ class SourceSpec(Part):
     """Put before every caption that does not have it, with a comma behind it."""
 
 
-class PriorSpec(Part):
+class PriorSpec(PlaceSpec):
     """Prior preservation (arXiv 2208.12242): one picture of the wider class is trained beside each picture of the subject."""
 
     source: str
     """The place of the prior pictures; their own captions, if they have any, are not read."""
-    revision: str | None = "main"
-    """The branch, tag or commit of an hf:// source; resolved to a commit and recorded."""
-    config: str | None = Field(default=None, min_length=1)
-    """The configuration (subset) of the data set."""
-    split: str = Field(default="train", min_length=1)
-    """The split of the data set."""
-    image_column: str = Field(default="image", min_length=1)
-    """The column with the pictures."""
     max_samples: int | None = Field(default=None, ge=1)
     """Take the first so many pictures only."""
     caption: str = Field(min_length=1)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from sdjob.spec.data import DataSpec, HeldOutSpec, PriorSpec, SourceSpec
 
@@ -71,13 +71,8 @@ def _read(field: str, spec: DataSpec | SourceSpec) -> DataSource:
     return DataSource(
         field,
         "train",
-        source=spec.source,
-        revision=spec.revision,
-        config=spec.config,
-        split=spec.split,
-        image_column=spec.image_column,
+        **_place(spec),
         caption_column=spec.caption_column,
-        max_samples=spec.max_samples,
         repeats=spec.repeats if isinstance(spec, SourceSpec) else 1,
         caption_prefix=spec.caption_prefix,
         trigger_word=spec.trigger_word,
@@ -89,13 +84,8 @@ def _prior(spec: PriorSpec | None) -> Iterator[DataSource]:
         yield DataSource(
             "data.prior",
             "prior",
-            source=spec.source,
-            revision=spec.revision,
-            config=spec.config,
-            split=spec.split,
-            image_column=spec.image_column,
+            **_place(spec),
             caption_column=None,
-            max_samples=spec.max_samples,
             caption=spec.caption,
         )
 
@@ -107,16 +97,16 @@ def _held_out(data: DataSpec) -> Iterator[DataSource]:
         yield DataSource(
             "data.held_out",
             "held_out",
-            source=spec.source,
-            revision=spec.revision,
-            config=spec.config,
-            split=spec.split,
-            image_column=spec.image_column,
+            **_place(spec),
             caption_column=spec.caption_column,
-            max_samples=spec.max_samples,
             caption_prefix=data.caption_prefix,
             trigger_word=data.trigger_word,
         )
+
+
+def _place(spec: DataSpec | SourceSpec | PriorSpec | HeldOutSpec) -> dict[str, Any]:
+    """What is said alike of each."""
+    return {name: getattr(spec, name) for name in ("source", "revision", "config", "split", "image_column", "max_samples")}
 
 
 def prior_source(data: DataSpec) -> int | None:

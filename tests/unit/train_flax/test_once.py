@@ -1,7 +1,5 @@
 """Encoders that run once on flax: the same losses, none on the device meanwhile, and the torch trainer's work is taken over."""
 
-from dataclasses import replace
-
 import jax
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from fakes.tiny_models import write_tiny_model
 from sdjob.data.buckets import TargetSize
 from sdjob.encodings.reader import read_table
 from sdjob.encodings.shard import mapped_shard
-from sdjob.spec.data import HeldOutSpec
 from sdjob.train_flax.batches import build_batches
-from sdjob.train_flax.held_out import measure_of
 from sdjob.train_flax.once import FlaxEncoder, encodings_of
 from sdjob.train_torch.once import encodings_of as torch_encodings_of
 
@@ -56,18 +52,6 @@ def test_the_loss_is_that_of_encoding_at_every_step_whoever_encoded(task, tmp_pa
     assert losses(cached, encodings=encodings) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_held_out_loss_is_that_of_encoding_at_every_time(task, tmp_path):
-    data = task.job.data.model_copy(update={"held_out": HeldOutSpec(count=3)})
-    task = replace(task, job=task.job.model_copy(update={"data": data}))
-    cached, encodings, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
-    plain, kept = (
-        measure_of(each, trainer=make_flax_trainer(each), encodings=made) for each, made in ((task, None), (cached, encodings))
-    )
-    assert plain is not None
-    assert kept is not None
-    assert kept() == pytest.approx(plain(), rel=1e-5)
-
-
 def test_encoders_are_not_there_while_it_trains(task, tmp_path):
     cached, encodings, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
     trainer = make_flax_trainer(cached)
@@ -95,15 +79,3 @@ def test_bf16_is_kept_as_it_was_computed(model, tmp_path):
         )
         assert rounded == pytest.approx(exact, abs=0.05)
         assert not np.array_equal(rounded, exact)
-
-
-def test_validation_has_them_for_the_while(model, tmp_path):
-    task = training_task(model, tmp_path, validation={"prompts": ["a red circle"], "images": 1, "inference_steps": 2})
-    cached, _, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
-    drawn = []
-    for number, each in enumerate((task, cached)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        make_flax_trainer(each).validate(folder)
-        drawn.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert drawn[0] == drawn[1] != {}

@@ -6,9 +6,7 @@ import pytest
 
 from fakes.encoding_once import HeardLink, encoded, no_encoder, shards_of, training_task
 from fakes.torch_runs import make_trainer
-from sdjob.spec.data import HeldOutSpec
 from sdjob.train_torch.batches import build_batches
-from sdjob.train_torch.held_out import measure_of
 from sdjob.train_torch.once import TorchEncoder, encodings_of
 
 
@@ -35,18 +33,6 @@ def test_the_loss_is_that_of_encoding_at_every_step(request, tmp_path, family, p
     assert len(set(expected)) == len(expected) == 4
 
 
-def test_the_held_out_loss_is_that_of_encoding_at_every_time(task, tmp_path):
-    data = task.job.data.model_copy(update={"held_out": HeldOutSpec(count=3)})
-    task = replace(task, job=task.job.model_copy(update={"data": data}))
-    cached, encodings, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
-    plain, kept = (
-        measure_of(each, trainer=make_trainer(each), encodings=made) for each, made in ((task, None), (cached, encodings))
-    )
-    assert plain is not None
-    assert kept is not None
-    assert kept() == pytest.approx(plain(), rel=1e-5)
-
-
 def test_encoders_are_not_there_while_it_trains(task, tmp_path):
     cached, encodings, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
     trainer = make_trainer(cached)
@@ -56,20 +42,6 @@ def test_encoders_are_not_there_while_it_trains(task, tmp_path):
         micro = next(batches)[0]
     assert {**micro.pictures, **micro.captions}.keys() == {"mean_BCHW", "log_variance_BCHW", "states_BTD"}
     assert micro.pictures["mean_BCHW"].shape == (2, 4, 8, 8)
-
-
-def test_validation_has_them_for_the_while(sd1, tmp_path):
-    task = training_task(sd1, tmp_path, validation={"prompts": ["a red circle"], "images": 1, "inference_steps": 2})
-    cached, _, _ = encoded(task, encodings_of, shards=shards_of(task, machine=tmp_path / "machine"))
-    drawn = []
-    for number, each in enumerate((task, cached)):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        trainer = make_trainer(each)
-        trainer.validate(folder)
-        drawn.append({path.name: path.read_bytes() for path in folder.iterdir()})
-    assert drawn[0] == drawn[1] != {}
-    assert trainer.runner.models.vae is None
 
 
 def test_a_job_with_another_learning_rate_calls_no_encoder(task, sd1, tmp_path, monkeypatch):
