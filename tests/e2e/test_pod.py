@@ -12,7 +12,8 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from fakes.metadata import MetadataServer
-from fakes.running import HANG_S, SDJOB, Job, Running, parent_of, wait_until
+from fakes.processes import parent_of
+from fakes.running import HANG_S, SDJOB, Job, Running, wait_until
 
 NEW_PIDS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]  # the one that it starts has number 1
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fakes.running import SDJOB, Job, Running, command_of, is_alive, parent_of, wait_until
+from fakes.processes import command_of, is_alive, parent_of
+from fakes.running import SDJOB, Job, Running, wait_until
 from sdjob.ledger.read import read_ledger
 from sdjob.spec.places import parse_place
 from sdjob.store.open import open_store

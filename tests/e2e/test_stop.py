@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fakes.running import Job, Running, Workshop, is_alive, wait_until
+from fakes.processes import is_alive
+from fakes.running import Job, Running, Workshop, wait_until
 
 STEPS = 24  # enough that a stop request comes long before the last one
 FIELDS = {"train__steps": STEPS, "checkpoint__every_steps": 5}

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from fakes.running import Ended, Job, Running, command_of, parent_of
+from fakes.processes import command_of, parent_of
+from fakes.running import Ended, Job, Running
 
 Blow = Literal["kill the parent", "kill the trainer", "stop", "stop, then kill", "sleep beside another"]
 BLOWS: tuple[Blow, ...] = ("kill the parent", "kill the trainer", "stop", "stop, then kill", "sleep beside another")

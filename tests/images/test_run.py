@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from fakes.podman import USER, Container, Straight, owned_folder, podman
-from fakes.running import Ended, Job, trainers_of
+from fakes.processes import trainers_of
+from fakes.running import Ended, Job
 
 pytestmark = pytest.mark.containers
 

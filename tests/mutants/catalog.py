@@ -13,9 +13,10 @@ ENGINE_UNIT, DAMAGE, POLICY, HISTORY = (f"{UNIT}/test_{name}.py" for name in ("e
 SLOT = f"{UNIT}/test_slot.py"
 TROUBLES = "tests/simulator/test_schedules.py::test_all_short_histories[troubles]"
 # The likeliest first: the first failure is enough.
-CKPT_TESTS = (ENGINE_UNIT, BESIDE, *SEEDS, DAMAGE, TROUBLES)
-BLOBS_TESTS = (BESIDE, DAMAGE, *SEEDS, ENGINE_UNIT, TROUBLES)
-PRUNE_TESTS = (f"{ENGINE_UNIT}::TestPrune", *SEEDS, ENGINE_UNIT)
+PRUNE, TROUBLE = f"{UNIT}/test_prune.py", f"{UNIT}/test_trouble.py"
+CKPT_TESTS = (ENGINE_UNIT, TROUBLE, PRUNE, BESIDE, *SEEDS, DAMAGE, TROUBLES)
+BLOBS_TESTS = (BESIDE, DAMAGE, *SEEDS, ENGINE_UNIT, TROUBLE, PRUNE, TROUBLES)
+PRUNE_TESTS = (PRUNE, *SEEDS, ENGINE_UNIT, TROUBLE)
 LOCAL_TESTS = ("tests/unit/store/test_local.py", "tests/contract/test_stores.py", "-k", "local")
 SAVES_TESTS = ("tests/unit/job/test_saves.py", "tests/simulator/test_schedules.py::test_schedules_from_seeds[0]")
 TORCH_TESTS = ("tests/unit/train_torch/test_state.py",)
@@ -165,7 +166,7 @@ PURE = [
     ),
     *_all(
         f"{CKPT}/history.py",
-        (HISTORY, ENGINE_UNIT, *SEEDS),
+        (HISTORY, ENGINE_UNIT, PRUNE, TROUBLE, *SEEDS),
         ("a stray commit counts", "stray = slot.epoch < fold.epoch", "stray = False"),
         ("a step stands twice", ".step >= slot.step:", ".step > slot.step:"),
         ("a damaged slot is no claim", "        fold.epoch_bound += 1\n", ""),
@@ -175,7 +176,7 @@ PURE = [
     ),
     *_all(
         f"{CKPT}/manifest.py",
-        (f"{ENGINE_UNIT}::TestOneAttempt", ENGINE_UNIT, DAMAGE, *SEEDS),
+        (f"{ENGINE_UNIT}::TestOneAttempt", ENGINE_UNIT, PRUNE, TROUBLE, DAMAGE, *SEEDS),
         ("infinite is finite", " or not math.isfinite(value):", ":"),
         ("a name may lead out", 'if name in {"", ".", ".."} or "/" in name', 'if name in {"", "."} or "|" in name'),
         ("scalars are no part of the state", ' or name == "state.json")', ")"),
@@ -183,7 +184,7 @@ PURE = [
     ),
     *_all(
         f"{CKPT}/probe.py",
-        (BESIDE, f"{ENGINE_UNIT}::TestProbe"),
+        (BESIDE, f"{TROUBLE}::TestProbe"),
         ("a dishonest store will do", "    if honest:\n", "    if honest or True:\n"),
         ("the first answer counts", "honest = refused and any(", "honest = True and any("),
         ("a turned byte counts", "for _ in range(2))", "for _ in range(1))"),

@@ -2,39 +2,18 @@
 
 import json
 import math
-from pathlib import Path
 
 import pytest
 
 from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore, busy, fail
-from fakes.runs import check_invariants, commit_log, digest_of, play, quiet_log, read_slots, snapshot
+from fakes.runs import check_invariants, commit_log, digest_of, play, read_slots, snapshot
 from sdjob.ckpt.journal import MANY_SLOTS
 from sdjob.ckpt.slot import ClaimSlot, CommitSlot, slot_key
-from sdjob.core.errors import FencedError, MissingError, SdjobError, StorageError, UnsoundError
-from sdjob.store.base import ObjectDeniedError, TransientStoreError
+from sdjob.core.errors import FencedError, SdjobError, StorageError, UnsoundError
+from sdjob.store.base import TransientStoreError
 from sdjob.store.local import LocalStore
-
-FACTS = {"loss": 0.25, "grad_norm": 1.5, "identity": {"hash": "x"}}
-
-
-@pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
-
-
-def held(store: MemoryStore, *, attempt: str = "1", host: str = "pod-a", **settings: object):
-    log = commit_log(store, **settings)
-    log.claim(attempt=attempt, host=host)
-    return log
-
-
-def save(log, folder: Path, *steps: int):
-    return [log.commit(snapshot(folder / "states", step=step), step=step, facts=FACTS) for step in steps][-1]
-
-
-def kinds(store: MemoryStore) -> list[str]:
-    return [slot.kind for slot in read_slots(store.objects)]
+from unit.ckpt.attempts import FACTS, held, kinds, save
 
 
 class TestLongLog:
@@ -306,215 +285,6 @@ class TestLostReplies:
         store.before.append(fail(StorageError("full"), method="write", key="hint/", times=99))
         save(log, tmp_path, 10)
         assert held(store.client()).restore(tmp_path / "r").step == 10
-
-
-class TestPrune:
-    def test_keeps_the_last_and_every_nth(self, store, tmp_path):
-        log = held(store, keep=2, keep_every=20)
-        save(log, tmp_path, 10, 20, 30, 40, 50)
-        assert log.prune() == [10, 30]
-        assert [commit.step for commit in log.replay().live] == [50, 40, 20]
-        check_invariants(store.objects, folder=tmp_path)
-
-    def test_deletes_only_what_no_live_manifest_names(self, store, tmp_path):
-        log = held(store, keep=1)
-        save(log, tmp_path, 10, 20, 30)
-        log.prune()
-        named = {file.blob for file in log.manifest_of(log.replay().live[0]).files.values()}
-        blobs = {key for key in store.objects if key.startswith("blob/")}
-        assert named < blobs
-        assert len(blobs) == len(named) + 1
-
-    def test_nothing_to_do_writes_nothing(self, store, tmp_path):
-        clock = FakeClock()
-        log = held(store, clock=clock)
-        save(log, tmp_path, 10)
-        slots = kinds(store)
-        assert log.prune() == []
-        assert kinds(store) == slots
-        assert clock.slept_s == []
-
-    def test_readers_have_the_grace_period(self, store, tmp_path):
-        clock, seen = FakeClock(), []
-        log = held(store, keep=1, clock=clock, prune_grace_s=30.0)
-        save(log, tmp_path, 10, 20)
-        store.before.append(lambda call: seen.append((call.method, clock.monotonic_s())))
-        log.prune()
-        assert clock.slept_s == [30.0]
-        retired_s = next(at for method, at in seen if method == "create")
-        assert all(at >= retired_s + 30.0 for method, at in seen if method == "delete")
-
-    def test_what_a_killed_attempt_had_uploaded_goes(self, store, tmp_path):
-        first = held(store)
-        store.before.append(fail(StorageError("gone"), method="create"))
-        with pytest.raises(StorageError):
-            save(first, tmp_path, 10)
-        assert any(key.startswith("blob/1/") for key in store.objects)
-        log = held(store.client())
-        save(log, tmp_path, 10)
-        log.prune()
-        assert not any(key.startswith("blob/1/") for key in store.objects)
-        check_invariants(store.objects, folder=tmp_path)
-
-    def test_a_newer_epochs_blobs_are_not_ours(self, store, tmp_path):
-        log = held(store, keep=1)
-        save(log, tmp_path, 10, 20)
-        store.objects["blob/2/" + "0" * 64] = b"another's upload"
-        store.objects["blob/readme"] = b"a person's note"
-        log.prune()
-        assert {"blob/2/" + "0" * 64, "blob/readme"} <= set(store.objects)
-
-    def test_asks_before_each_batch(self, store, tmp_path):
-        log = held(store, keep=1)
-        save(log, tmp_path, 10, 20)
-        for number in range(120):
-            store.objects[f"blob/1/{number:064d}"] = b"torn"
-        start = len(store.calls)
-        log.prune()
-        methods = [c.method for c in store.calls[start:] if c.method == "delete" or c.key == slot_key(4)]
-        assert methods == ["read", "delete"] * 3
-
-    def test_retires_many_in_small_slots(self, store, tmp_path):
-        log = held(store, keep=1)
-        save(log, tmp_path, *range(1, 121))
-        assert log.prune() == list(range(1, 120))
-        assert kinds(store)[-3:] == ["retire"] * 3
-
-    def test_a_retired_step_is_never_restored(self, store, tmp_path):
-        log = held(store, keep=1)
-        save(log, tmp_path, 10, 20)
-        log.prune()
-        for commit in (log.replay().live[0],):
-            del store.objects[log.manifest_of(commit).files["weights.safetensors"].blob]
-        with pytest.raises(UnsoundError, match="no whole checkpoint left"):
-            held(store.client()).restore(tmp_path / "r")
-
-    def test_a_commit_that_was_superseded_is_retired_too(self, store, tmp_path):
-        """The log says of every commit whose blobs are gone that it was let go."""
-        log = held(store, keep=5)
-        save(log, tmp_path, 10, 20, 15)
-        log.prune()
-        assert [(commit.step, commit.state) for commit in log.replay().commits] == [(10, "live"), (20, "retired"), (15, "live")]
-
-
-class TestFetch:
-    def test_newest_or_by_step_without_a_write(self, store, tmp_path):
-        save(held(store), tmp_path, 10, 20)
-        before, reader = dict(store.objects), store.client()
-        assert commit_log(reader).fetch(tmp_path / "r").step == 20
-        assert commit_log(reader).fetch(tmp_path / "r", step=10).digest == digest_of(10, folder=tmp_path / "states")
-        assert store.objects == before
-
-    def test_a_step_that_is_not_there(self, store, tmp_path):
-        save(held(store), tmp_path, 10, 20)
-        with pytest.raises(MissingError, match="of step 15; the steps that it has: 10, 20"):
-            commit_log(store).fetch(tmp_path / "r", step=15)
-        with pytest.raises(MissingError, match="none yet"):
-            commit_log(MemoryStore()).fetch(tmp_path / "r")
-
-    def test_passes_by_damage_without_quarantine(self, store, tmp_path):
-        log = held(store)
-        save(log, tmp_path, 10, 20)
-        del store.objects[log.manifest_of(log.replay().live[0]).files["weights.safetensors"].blob]
-        before = dict(store.objects)
-        assert commit_log(store).fetch(tmp_path / "r").step == 10
-        with pytest.raises(UnsoundError, match="missing"):
-            commit_log(store).fetch(tmp_path / "r", step=20)
-        assert store.objects == before
-
-    def test_a_reader_that_meets_a_404_takes_a_newer_commit(self, store, tmp_path):
-        writer, reader = held(store, keep=1), store.client()
-        save(writer, tmp_path, 10)
-        done = []
-
-        def prune_meanwhile(call):
-            if call.method == "read_to" and not done:
-                done.append(True)
-                save(writer, tmp_path, 20)
-                writer.prune()
-
-        reader.before.append(prune_meanwhile)
-        assert commit_log(reader).fetch(tmp_path / "r").step == 20
-
-
-class TestProbe:
-    def test_an_honest_store_keeps_nothing_of_it(self, store):
-        commit_log(store).probe()
-        assert store.objects == {}
-
-    def test_a_store_that_ignores_the_condition_is_refused(self, store):
-        store.honest = False
-        with pytest.raises(UnsoundError, match="lets two writers create") as caught:
-            commit_log(store).probe()
-        assert caught.value.exit_code == 78
-        assert store.objects == {}
-
-    def test_one_that_refuses_and_replaces_all_the_same(self, store):
-        def replace(key: str, data: bytes) -> bool:
-            absent = key not in store.objects
-            store.objects[key] = data
-            return absent
-
-        store.create = replace
-        with pytest.raises(UnsoundError, match="lets two writers create"):
-            commit_log(store).probe()
-
-    def test_unless_the_job_accepts_it(self, store):
-        store.honest = False
-        log = quiet_log()
-        commit_log(store, log=log, unsafe_single_writer=True).probe()
-        assert "never start this job twice" in log.stream.getvalue()
-
-    def test_a_lost_reply_is_no_dishonesty(self, store):
-        store.after.append(fail(busy(), method="create"))
-        commit_log(store).probe()
-
-    def test_a_place_that_refuses_is_told_as_it_is(self, store):
-        store.before.append(fail(ObjectDeniedError("403"), method="create"))
-        with pytest.raises(ObjectDeniedError):
-            commit_log(store).probe()
-        assert len(store.calls) == 1
-
-
-class TestTrouble:
-    def test_busy_is_tried_again_and_waited_for_by_the_clock(self, store, tmp_path):
-        clock = FakeClock()
-        store.before.append(fail(busy(), method="write_file", times=3))
-        save(held(store, clock=clock), tmp_path, 10)
-        assert len(clock.slept_s) == 3
-
-    def test_denied_is_not(self, store, tmp_path):
-        log = held(store)
-        store.before.append(fail(ObjectDeniedError("403"), method="write_file", times=1))
-        with pytest.raises(ObjectDeniedError):
-            save(log, tmp_path, 10)
-        assert save(log, tmp_path, 10).step == 10
-
-    def test_a_size_that_is_wrong_after_the_upload_is_sent_again(self, store, tmp_path):
-        log = held(store)
-        torn = []
-
-        def tear(call):
-            if call.method == "write_file" and not torn:
-                torn.append(call.key)
-                store.objects[call.key] = store.objects[call.key][:-1]
-
-        store.after.append(tear)
-        save(log, tmp_path, 10)
-        assert torn
-        check_invariants(store.objects, folder=tmp_path)
-
-    def test_a_store_that_always_tears_is_refused(self, store, tmp_path):
-        log = held(store)
-        store.after.append(lambda call: store.objects.update({call.key: b""}) if call.method == "write_file" else None)
-        with pytest.raises(StorageError, match="does not keep"):
-            save(log, tmp_path, 10)
-        assert kinds(store) == ["claim"]
-
-    def test_a_store_that_refuses_and_has_nothing(self, store):
-        store.create = lambda key, data: False
-        with pytest.raises(StorageError, match="refuses to create this slot"):
-            held(store)
 
 
 def test_claims_carry_who_and_when(store):
