@@ -88,12 +88,19 @@ def test_a_gang_that_lost_a_node_ends_as_one_that_did_not(workshop, nodes):
     check_as_straight(nodes.job, workshop)
 
 
-def test_a_node_with_other_pictures_ends_with_its_own_code_and_the_others_with_71(workshop, nodes):
+@pytest.mark.parametrize(
+    "reads_them",
+    [
+        pytest.param("train.cache=never", id="at every step"),
+        # The pictures' own shard is node 0's, that of their mirror images is node 1's.
+        pytest.param("data.flip=true", id="once"),
+    ],
+)
+def test_a_node_with_other_pictures_ends_with_its_own_code_and_the_others_with_71(workshop, nodes, reads_them):
     pictures = nodes.job.folder / "other-pictures"
     shutil.copytree(workshop.pictures, pictures)
     names = sorted(pictures.glob("*.png"))
     names[0].write_bytes(names[1].read_bytes())
-    reads_them = "train.cache=never"  # encoded once, they are read by the node alone that encodes them
     first, second = nodes.start(0, reads_them), nodes.start(1, reads_them, f"data.source={pictures}")
     culprit, victim = second.end(), first.end()
     assert culprit.code == 65, culprit.output

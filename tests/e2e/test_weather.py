@@ -33,6 +33,9 @@ def small(workshop: Workshop, **fields: Any) -> dict[str, Any]:
     return {**places, **rest, "checkpoint__keep": 100, **fields}
 
 
+ROOM_FOR_PICTURES_KIB = 64  # of shards of 2 KiB a picture and 10 KiB a caption, and some files of an attempt
+
+
 def undisturbed(workshop: Workshop, *, steps: int) -> str:
     """The digest of the same job in good weather."""
     fields = {**small(workshop), "validation": None, "publish": [], "train__steps": steps}
@@ -172,6 +175,20 @@ def test_the_disk_of_the_checkpoints_is_full(workshop, weather):
     ended = weather.start(inside=inside_mounts(small_disk(weather.folder / "run", size_kib=96))).end()
     assert ended.of("commit") == []
     weather.says("checkpoint-disk-full", weather.told_by(ended), code=74)
+
+
+def test_scratch_is_full_while_the_encoders_run(workshop, weather):
+    """There is room for the pictures' shard, and not for the captions'; with more room the next attempt does not begin anew."""
+    weather.job(**small(workshop), train__cache="always")
+    scratch = weather.folder / "scratch"
+    scratch.mkdir()
+    ended = weather.start(inside=inside_mounts(small_disk(scratch, size_kib=ROOM_FOR_PICTURES_KIB))).end()
+    assert not ended.of("encoded")
+    assert ended.of("encode")
+    weather.says("encodings-disk-full", weather.told_by(ended), code=74)
+    again = weather.start().end()
+    assert again.code == 0, again.output
+    assert again.one("encoded")["computed"] == 1
 
 
 # ---- what only the trainer sees ---------------------------------------------------------------------------------------------

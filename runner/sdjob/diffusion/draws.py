@@ -5,12 +5,14 @@ Axes: B pictures of the micro-batch, C latent channels, H x W latent positions.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sdjob.core.streams import stream
-from sdjob.diffusion.schedule import NoiseSchedule
+from sdjob.diffusion.schedule import NoiseSchedule, read_schedule
+from sdjob.spec.task import TrainTask
 
 Float32 = NDArray[np.float32]
 
@@ -29,6 +31,20 @@ class DrawPlan:
     input_perturbation: float = 0.0
     pixels_per_latent: int = 8
     """Of a side."""
+
+    @classmethod
+    def of(cls, task: TrainTask, *, latent_shape: tuple[int, int, int]) -> Self:
+        """`latent_shape`: of a picture of the job's resolution."""
+        train = task.job.train
+        return cls(
+            seed=train.seed,
+            schedule=read_schedule(task.model, prediction=train.loss.prediction),
+            latent_shape=latent_shape,
+            snr_gamma=train.loss.snr_gamma,
+            noise_offset=train.loss.noise_offset,
+            input_perturbation=train.loss.input_perturbation,
+            pixels_per_latent=task.job.data.resolution.height // latent_shape[1],
+        )
 
     def of_pictures(self, *, height: int, width: int) -> "DrawPlan":
         """For pictures of these pixels; the draws of one size are not those of another cut to it."""

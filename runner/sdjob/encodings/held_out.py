@@ -27,7 +27,9 @@ class HeldOut:
         return total * self.order.global_batch / self.order.num_rows
 
 
-def held_out_of(task: TrainTask, *, global_batch: int, plan: DrawPlan, encodings: Encodings | None) -> HeldOut:
+def held_out_of(
+    task: TrainTask, *, global_batch: int, latent_shape: tuple[int, int, int], encodings: Encodings | None
+) -> HeldOut:
     data, num_levels, index = task.job.data, loss_timesteps(task.job), read_index(task.index)
     order = held_out_order(index, data=data, num_levels=num_levels, global_batch=global_batch)
     source = HeldOutSource(index, task.folders, data=data, seed=task.job.train.seed, held_out=order)
@@ -36,5 +38,6 @@ def held_out_of(task: TrainTask, *, global_batch: int, plan: DrawPlan, encodings
         row = order.row(batch, member)
         return HeldOutKey(int(index.content[row.picture]), row.level, row.counts)
 
+    plan = DrawPlan.of(task, latent_shape=latent_shape)
     draws = HeldOutDraws(plan, lambda batch: order.size(batch).shape, key, num_levels)
     return HeldOut(order, source if encodings is None else EncodedSource(source, encodings), draws)

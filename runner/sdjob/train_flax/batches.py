@@ -18,7 +18,6 @@ from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.data.samples import Sample, SampleSource
 from sdjob.diffusion.batch_draws import BatchDraws, DrawsOf, with_prior
 from sdjob.diffusion.draws import DrawPlan
-from sdjob.diffusion.schedule import read_schedule
 from sdjob.encodings.reader import Encodings, with_axis, without_axis
 from sdjob.encodings.samples import EncodedSample, EncodedSource
 from sdjob.spec.task import TrainTask
@@ -115,18 +114,5 @@ def build_batches(task: TrainTask, *, trainer: FlaxTrainer, encodings: Encodings
 
 def batch_draws(task: TrainTask, trainer: FlaxTrainer, *, source: SampleSource) -> BatchDraws:
     global_batch, prior = task.job.train.global_batch, task.job.data.prior
-    order = source.order(global_batch)
-    return BatchDraws(draw_plan(task, trainer), lambda step: order.size(step).shape, global_batch, prior and prior.weight)
-
-
-def draw_plan(task: TrainTask, trainer: FlaxTrainer) -> DrawPlan:
-    train = task.job.train
-    return DrawPlan(
-        seed=train.seed,
-        schedule=read_schedule(task.model, prediction=train.loss.prediction),
-        latent_shape=trainer.latent_shape,
-        snr_gamma=train.loss.snr_gamma,
-        noise_offset=train.loss.noise_offset,
-        input_perturbation=train.loss.input_perturbation,
-        pixels_per_latent=task.job.data.resolution.height // trainer.latent_shape[1],
-    )
+    order, plan = source.order(global_batch), DrawPlan.of(task, latent_shape=trainer.latent_shape)
+    return BatchDraws(plan, lambda step: order.size(step).shape, global_batch, prior and prior.weight)

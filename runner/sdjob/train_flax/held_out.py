@@ -14,7 +14,7 @@ from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.encodings.held_out import held_out_of
 from sdjob.encodings.reader import Encodings
 from sdjob.spec.task import TrainTask
-from sdjob.train_flax.batches import BatchMaker, draw_plan, rows_of_process
+from sdjob.train_flax.batches import BatchMaker, rows_of_process
 from sdjob.train_flax.conditioning import Tokenizers
 from sdjob.train_flax.setup import FlaxTrainer
 from sdjob.train_flax.state import Tensors
@@ -27,7 +27,7 @@ def measure_of(task: TrainTask, *, trainer: FlaxTrainer, encodings: Encodings | 
         return None
     rows_of_micro = task.job.train.device_batch * jax.local_device_count()
     global_batch = rows_of_micro * jax.process_count()
-    held_out = held_out_of(task, global_batch=global_batch, plan=draw_plan(task, trainer), encodings=encodings)
+    held_out = held_out_of(task, global_batch=global_batch, latent_shape=trainer.latent_shape, encodings=encodings)
     rows = rows_of_process(
         jax.process_index(), num_processes=jax.process_count(), rows_of_micro=rows_of_micro, global_batch=global_batch
     )

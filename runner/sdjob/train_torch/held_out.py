@@ -10,7 +10,7 @@ from sdjob.data.prefetch import Prefetch, SampleBatches
 from sdjob.encodings.held_out import held_out_of
 from sdjob.encodings.reader import Encodings
 from sdjob.spec.task import TrainTask
-from sdjob.train_torch.batches import BatchMaker, draw_plan, rows_of_rank
+from sdjob.train_torch.batches import BatchMaker, rows_of_rank
 from sdjob.train_torch.conditioning import Tokenizers
 from sdjob.train_torch.ranks import peers_answer
 from sdjob.train_torch.setup import TorchTrainer
@@ -23,7 +23,7 @@ def measure_of(task: TrainTask, *, trainer: TorchTrainer, encodings: Encodings |
     if task.job.data.held_out is None:
         return None
     ranks, global_batch = accelerator.num_processes, train.device_batch * accelerator.num_processes
-    held_out = held_out_of(task, global_batch=global_batch, plan=draw_plan(task, trainer), encodings=encodings)
+    held_out = held_out_of(task, global_batch=global_batch, latent_shape=trainer.latent_shape, encodings=encodings)
     rows = rows_of_rank(accelerator.process_index, num_ranks=ranks, device_batch=train.device_batch, global_batch=global_batch)
     tokenizers, workers = Tokenizers.of(task.model), task.job.run.workers
 
