@@ -23,6 +23,7 @@ from sdjob.diffusion.draws import initial_lora_A
 from sdjob.diffusion.lora_scale import diffusers_scales, refuse_other_scales
 from sdjob.diffusion.names import DORA_MAGNITUDE, LORA_DOWN, by_part, refuse_other_layers
 from sdjob.diffusion.text_encoders import checkpoint_name
+from sdjob.train_torch.lora_layer import fuse
 
 if TYPE_CHECKING:
     from sdjob.spec.train import LoraSpec
@@ -63,6 +64,7 @@ def add_lora(model: Adaptable, *, spec: "LoraSpec", seed: int, part: str = "unet
             parameter.data.copy_(magnitudes(bases[id(parameter)]).view_as(parameter))
         else:
             parameter.data.zero_()
+    fuse(model)
 
 
 def lora_parameters(model: Adaptable, *, part: str = "unet") -> dict[str, torch.nn.Parameter]:

@@ -1,8 +1,7 @@
 """A linear layer with its LoRA, y = W x + b + s B A x, as one function with a backward pass of its own.
 
-peft's layer makes s B A x a tensor of its own, multiplies it by s and adds it, and the backward pass does the same in reverse: eight
-passes over tensors of the layer's size. Here s is a factor of products that are computed anyway, and sums are made by the
-products that add to what is there.
+peft's layer makes s B A x a tensor of its own, multiplies it by s and adds it, and the backward pass does the same in reverse.
+Here s is a factor of the small products, and sums are made by products that add to what is there.
 
 Axes: N rows (pictures x positions), I inputs, O outputs, R the rank.
 """
@@ -10,14 +9,14 @@ Axes: N rows (pictures x positions), I inputs, O outputs, R the rank.
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from peft.tuners.lora.layer import Linear
 from torch import Tensor
 
 
 class Adapted(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None, A_RI: Tensor, B_OR: Tensor, s: float) -> Tensor:
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x_NI, weight_OI, bias_O, A_RI, B_OR, s = inputs
         low_NR = x_NI @ A_RI.t()
         ctx.s = s
         ctx.save_for_backward(x_NI, weight_OI, A_RI, B_OR, low_NR)
@@ -46,7 +45,7 @@ class AdaptedLinear(Linear):
         return y.view(*x.shape[:-1], -1)
 
 
-def fuse(model: UNet2DConditionModel) -> None:
+def fuse(model: torch.nn.Module) -> None:
     """Every layer of the model's that is a linear one with a plain LoRA, all in float32."""
     for module in model.modules():
         if type(module) is Linear and is_plain(module):

@@ -234,7 +234,12 @@ class StepRunner:
         if self.state.scaler:
             self.state.scaler.unscale_(self.state.optimizer)
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
-        return torch.nn.utils.clip_grad_norm_(self.state.parameters.values(), limit)
+        parameters = self.state.parameters.values()
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        # On a CPU the norm is here: gradients need not be multiplied by one. A GPU would have to be waited for.
+        if norm.is_cuda or norm + 1e-6 > limit:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+        return norm
 
     def _update(self) -> None:
         if self.state.scaler:

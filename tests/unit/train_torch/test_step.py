@@ -331,10 +331,9 @@ def test_the_order_of_memory_changes_nothing_but_rounding_and_resumes(sd1, tmp_p
             metrics = trainer.step([micros[step]], step=step, stop_wanted=False).read()
         return metrics
 
-    for model in (straight.runner.models.unet, straight.runner.models.vae):
-        lay_out(model, device=torch.device("cuda"))
-    for model in (resumed.runner.models.unet, resumed.runner.models.vae):
-        lay_out(model, device=torch.device("cuda"))
+    plain.runner.models.unet.to(memory_format=torch.contiguous_format)
+    for trainer in (straight, resumed):
+        lay_out(trainer.runner.models.unet)
     assert straight.runner.models.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     train(plain, range(3))
     metrics = train(straight, range(2))
