@@ -26,7 +26,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPTextModel, CLIPTokenizer
 
-LEVERS = ("encoders-once", "channels-last", "fused", "compiled")
+from sdjob.train_torch.lora_layer import fuse
+
+LEVERS = ("encoders-once", "fused", "channels-last", "lora-as-one", "clip-where-needed", "compiled")
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0"]
 Batch = dict[str, Tensor]
 
@@ -81,6 +83,8 @@ def prepare(models: Models, *, method: str, levers: set[str]) -> list[torch.nn.P
     if "channels-last" in levers:
         models.unet.to(memory_format=torch.channels_last)
         models.vae.to(memory_format=torch.channels_last)
+    if "lora-as-one" in levers:
+        fuse(models.unet)
     if "compiled" in levers:
         models.unet.compile_repeated_blocks()
     return [p for p in models.unet.parameters() if p.requires_grad]
@@ -115,6 +119,12 @@ def encoded_once(models: Models, pictures: Pictures, *, batch: int) -> Iterator[
         yield {name: torch.cat([one[name] for one in chosen]) for name in made[0]}
 
 
+def clip_where_needed(parameters: list[torch.nn.Parameter]) -> None:
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if norm + 1e-6 > 1.0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, 1.0, norm)
+
+
 def train(asked: argparse.Namespace, *, tell: Callable[[int, float], None]) -> None:
     accelerator, levers = Accelerator(cpu=True), set[str](asked.lever)
     models = read_models(asked.model)
@@ -131,7 +141,10 @@ def train(asked: argparse.Namespace, *, tell: Callable[[int, float], None]) -> N
     for step, encoded in zip(range(asked.steps), batches, strict=False):
         loss = loss_of(models, encoded)
         accelerator.backward(loss)
-        accelerator.clip_grad_norm_(parameters, 1.0)
+        if "clip-where-needed" in levers:
+            clip_where_needed(parameters)
+        else:
+            accelerator.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         tell(step + 1, loss.detach().item())

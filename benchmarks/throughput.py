@@ -1,12 +1,13 @@
 """The same training by sdjob, by a plain loop and by a diffusers example script, as whole processes that take turns.
 
     python benchmarks/throughput.py --method lora --threads 1 [--rounds 5] [--steps 25] [--batch 1] [--resolution 256]
-        [--script train_text_to_image_lora.py] [--arm plain --arm plain+encoders-once --arm sdjob ...]
+        [--script train_text_to_image_lora.py] [--levers | --arm plain --arm sdjob ...]
 
 Model, pictures, batch, precision (float32), seed, steps and processors are the same in all arms. The plain loop is plain_loop.py;
-behind `plain` stand the levers that are pulled in it. The script is a diffusers one of that method, if there is one here;
-`--script-python` names the Python that has what it needs (datasets, torchvision). `sdjob` is `sdjob run` with nothing encoded
-before; `sdjob-again` is the next run on that machine, which finds the encodings.
+behind `plain` stand the levers that are pulled in it; `--levers` has an arm for each of them, with all before it. The script is
+a diffusers one of that method, if there is one here; `--script-python` names the Python that has what it needs (datasets,
+torchvision). `sdjob` is `sdjob run` with nothing encoded before; `sdjob-again` is the next run on that machine, which finds the
+encodings.
 
 Figures: images a second over the steps after the first `--warm-up`; seconds from the start of the process to the end of the first
 step; the most memory at once, of all processes of the arm together (proportional set sizes, looked at five times a second); CPU
@@ -36,6 +37,11 @@ HERE = Path(__file__).resolve().parent
 # As tqdm shows it, after each step: "Steps:  12%|#2   | 3/25 [00:10<01:13,  3.3s/it]"
 BAR = re.compile(rb"Steps:[^|\r\n]*\|[^|\r\n]*\|\s*(\d+)/\d+")
 LOOK_S = 0.2
+# What `sdjob` does of plain_loop.py's levers, on a CPU.
+LEVERS = {
+    "lora": ["encoders-once", "fused", "channels-last", "lora-as-one"],
+    "full": ["encoders-once", "fused", "clip-where-needed"],
+}
 
 
 @dataclass(frozen=True)
@@ -246,6 +252,14 @@ def ratio(readings: Sequence[Reading], base: Sequence[Reading], *, of: str) -> s
     return f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
 
 
+def arms_asked() -> list[str]:
+    if ASKED.arm:
+        return ASKED.arm
+    pulled = LEVERS[ASKED.method] if ASKED.levers else ["encoders-once"]
+    plain = ["+".join(["plain", *pulled[:number]]) for number in range(len(pulled) + 1)]
+    return [*(["script"] if ASKED.script else []), *plain, "sdjob"]
+
+
 def make(folder: Path, *, size: str, pictures: int, side_px: int) -> None:
     """The model and the pictures, by a process of its own: this one must not hold torch beside the arms."""
     making = (
@@ -256,7 +270,7 @@ def make(folder: Path, *, size: str, pictures: int, side_px: int) -> None:
 
 
 def main() -> None:
-    arms = ASKED.arm or ["script"] * bool(ASKED.script) + ["plain", "plain+encoders-once", "sdjob"]
+    arms = arms_asked()
     with tempfile.TemporaryDirectory(dir=ASKED.work) as name:
         folder = Path(name)
         make(folder, size=ASKED.size, pictures=ASKED.pictures, side_px=ASKED.resolution)
@@ -282,6 +296,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--script", type=Path, help="a diffusers script of that method")
     parser.add_argument("--script-python", default=sys.executable)
     parser.add_argument("--arm", action="append", help="script, plain, plain+LEVER..., sdjob, sdjob-again; may be repeated")
+    parser.add_argument("--levers", action="store_true", help="plain, plain+LEVER, plain+LEVER+LEVER, ... and sdjob")
     parser.add_argument("--work", type=Path, help="a folder on a disk with room for the model")
     return parser.parse_args()
 

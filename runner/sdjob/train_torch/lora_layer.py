@@ -23,7 +23,6 @@ class Adapted(torch.autograd.Function):
         return torch.nn.functional.linear(x_NI, weight_OI, bias_O).addmm_(low_NR, B_OR.t(), alpha=s)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (grad_NO,) = grads
         x_NI, weight_OI, A_RI, B_OR, low_NR = ctx.saved_tensors
