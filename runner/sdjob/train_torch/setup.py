@@ -99,14 +99,14 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     """Frozen parts in the compute precision, trainable ones as float32 masters; no encoders where they have run before."""
     train, device = task.job.train, accelerator.device
     unet = load_unet(task)
+    if device.type == "cuda" or train.method == "lora":
+        lay_out(unet)  # before the adapters: peft's DoRA of convolutions takes views of theirs
     if train.method == "lora":
         add_lora(unet, spec=train.lora, seed=train.seed)
     if train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     if train.attention == "xformers":
         use_xformers(unet, device=device, dtype=COMPUTE_DTYPES[train.precision])
-    if device.type == "cuda" or train.method == "lora":
-        lay_out(unet)
     unet.train()
     velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
     vae = load_vae(task, device=device) if task.needs_vae else None

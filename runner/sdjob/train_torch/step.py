@@ -236,8 +236,9 @@ class StepRunner:
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         parameters = self.state.parameters.values()
         norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
-        # On a CPU the norm is here: gradients need not be multiplied by one. A GPU would have to be waited for.
-        if norm.is_cuda or norm + 1e-6 > limit:
+        # On a CPU the norm is here: gradients need not be multiplied by one. A GPU would have to be waited for, and a tensor of a
+        # kind of its own may have no number.
+        if norm.is_cuda or type(norm) is not Tensor or norm + 1e-6 > limit:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         return norm
 
