@@ -48,7 +48,7 @@ def prune_cache(job: JobSpec, *, delete: bool, stop: StopRequest, clock: Clock, 
     with opened(job, stop=stop, clock=clock, log=log) as (run, folder):
         _, _, shards = planned(run, folder=folder)
         needed = {shard.name for shard in shards.plan.shards}
-        for store in (run.store, shards.store):
+        for store in dict.fromkeys((run.store, shards.store)):  # one and the same where there is no run.cache
             needed |= trained_on(store, folder=folder, clock=clock, log=log)
         found = unneeded_shards(shards.store, needed=needed)
         stop.check()
