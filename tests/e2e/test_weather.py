@@ -33,7 +33,7 @@ def small(workshop: Workshop, **fields: Any) -> dict[str, Any]:
     return {**places, **rest, "checkpoint__keep": 100, **fields}
 
 
-ROOM_FOR_PICTURES_KIB = 48  # of shards of 2 KiB a picture and 10 KiB a caption, and some files of an attempt
+ROOM_FOR_PICTURES_KIB = 36  # of shards of 2 KiB a picture and 10 KiB a caption, and some files of an attempt
 
 
 def undisturbed(workshop: Workshop, *, steps: int) -> str:

@@ -6,7 +6,7 @@ The numbers are in the order in which captions first appear; the empty one, whic
 import json
 import re
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from sdjob.data.lines import Lines
 EMPTY = ""
 SEVERAL = b'","'  # stands between two captions, and behind a quote inside of one
 ONE_CAPTION = re.compile(STRING)
+DELETE = b"\x7f"  # the one character of ASCII that stands in the index as it is, and not in JSON that is kept to ASCII
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,17 @@ class Captions:
         return 0 if choice is None else int(self.numbers[self.first_N[picture] + choice])
 
     def texts(self, numbers: NDArray[np.integer]) -> list[str]:
+        return [json.loads(raw) for raw in self._raw(numbers)]
+
+    def spelled(self, numbers: NDArray[np.integer]) -> list[str]:
+        """As JSON in ASCII has them: most are so in the index."""
+        return [
+            raw.decode() if raw.isascii() and DELETE not in raw else json.dumps(json.loads(raw)) for raw in self._raw(numbers)
+        ]
+
+    def _raw(self, numbers: NDArray[np.integer]) -> Iterator[bytes]:
         spans = zip(self.begins_C[numbers].tolist(), self.lengths_C[numbers].tolist(), strict=True)
-        return json.loads(b"[" + b",".join(self.lines.data[at : at + size] if size else b'""' for at, size in spans) + b"]")
+        return (self.lines.data[at : at + size] if size else b'""' for at, size in spans)
 
 
 def captions_of(lines: Lines, *, hashed: Callable[[bytes], int] = hash) -> Captions:

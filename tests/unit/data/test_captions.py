@@ -1,7 +1,9 @@
 """The captions of an index by number, as a dictionary would number them."""
 
 import hashlib
+import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ from sdjob.data.lines import Lines, to_jsonl
 
 # Quotes, commas and backslashes stand between captions too.
 TEXT = st.one_of(
-    st.text(st.sampled_from('",\\ab'), min_size=1, max_size=4), st.text(st.characters(codec="utf-8"), min_size=1, max_size=9)
+    st.text(st.sampled_from('",\\a\x7f\n'), min_size=1, max_size=4), st.text(st.characters(codec="utf-8"), min_size=1, max_size=9)
 )
 CAPTIONS = st.lists(st.lists(TEXT, min_size=1, max_size=3).map(tuple), min_size=1, max_size=8)
 
@@ -31,7 +33,9 @@ def test_each_has_the_number_of_its_first_appearance(hashed, told: list[tuple[st
         for caption in captions:
             numbers.setdefault(caption, len(numbers))
     found = captions_of(lines_with(told), hashed=hashed)
-    assert found.texts(range(len(found))) == list(numbers)
+    everything = np.arange(len(found))
+    assert found.texts(everything) == list(numbers)
+    assert found.spelled(everything) == list(map(json.dumps, numbers))
     for picture, captions in enumerate(told):
         assert [found.of(picture, choice=choice) for choice in range(len(captions))] == [numbers[c] for c in captions]
         assert found.of(picture, choice=None) == 0
