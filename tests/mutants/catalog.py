@@ -247,7 +247,7 @@ FLAX = _all(
     "runner/sdjob/train_flax/state.py",
     FLAX_TESTS,
     ("flax: EMA is not saved", '        files["ema.safetensors"] = on_host(state.averages, prefix="ema.")', '        files["ema.safetensors"] = on_host(state.parameters, prefix="ema.")'),
-    ("flax: EMA is not restored", 'averages = read_in(read_tensors(folder / "ema.safetensors"), paths=paths, put=put_average or put, prefix="ema.")', "averages = start.averages"),
+    ("flax: EMA is not restored", 'averages = read_in(stored_tensors(folder, "ema"), paths=paths, put=put_average or put, prefix="ema.")', "averages = start.averages"),
     ("flax: one moment is saved twice", 'on_host(tensors, prefix=f"{OPTIMIZER}{slot}.")', 'on_host(next(iter(state.moments.values())), prefix=f"{OPTIMIZER}{slot}.")'),
     ("flax: one moment is not restored", "for slot, own in kept.items()}", "for slot, own in {**kept, \"v\": start.moments[\"v\"]}.items()}"),
     ("flax: the optimizer's count is one too many", 'count=int(scalars["optimizer_count"])', 'count=int(scalars["optimizer_count"]) + 1'),

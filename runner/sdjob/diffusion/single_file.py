@@ -15,7 +15,7 @@ import numpy as np
 
 from sdjob.core.errors import DataError
 from sdjob.diffusion.family import Family
-from sdjob.diffusion.tensor_file import Span, StoredTensor
+from sdjob.diffusion.tensor_file import StoredTensor
 
 Stored = Mapping[str, StoredTensor]
 Named = Iterator[tuple[str, StoredTensor]]
@@ -227,10 +227,8 @@ def _open_clip_layer(layer: str, name: str, tensor: StoredTensor) -> Named:
 
 def third(tensor: StoredTensor, number: int) -> StoredTensor:
     """The first, second or third part of the rows."""
-    size = tensor.size_bytes // 3
-    start, content = number * size, tensor.content
-    part = content[start : start + size] if isinstance(content, bytes) else Span(content.path, content.offset + start)
-    return StoredTensor(tensor.dtype, (tensor.shape[0] // 3, *tensor.shape[1:]), size, part)
+    rows = tensor.shape[0] // 3
+    return tensor.rows(number * rows, (number + 1) * rows)
 
 
 def transposed(tensor: StoredTensor) -> StoredTensor:

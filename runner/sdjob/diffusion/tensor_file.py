@@ -35,11 +35,16 @@ class StoredTensor:
 
     shape: tuple[int, ...]
     size_bytes: int
-    content: Span | bytes
+    content: "Span | bytes | tuple[StoredTensor, ...]"
+    """A tuple: its rows, from the first on, as they stand in several places."""
 
     def pieces(self) -> Iterator[bytes]:
         if isinstance(self.content, bytes):
             yield self.content
+            return
+        if isinstance(self.content, tuple):
+            for part in self.content:
+                yield from part.pieces()
             return
         with self.content.path.open("rb") as stream:
             stream.seek(self.content.offset)
@@ -47,6 +52,28 @@ class StoredTensor:
             while left:
                 yield (piece := exactly(stream, min(left, PIECE_BYTES), path=self.content.path))
                 left -= len(piece)
+
+    def rows(self, start: int, stop: int) -> "StoredTensor":
+        """A part along its first dimension; nothing is read."""
+        row_bytes = self.size_bytes // max(1, self.shape[0])
+        first, size_bytes = start * row_bytes, (stop - start) * row_bytes
+        match self.content:
+            case bytes():
+                content: Span | bytes | tuple[StoredTensor, ...] = self.content[first : first + size_bytes]
+            case Span():
+                content = Span(self.content.path, self.content.offset + first)
+            case parts:
+                content = tuple(_rows_of_parts(parts, start, stop))
+        return StoredTensor(self.dtype, (stop - start, *self.shape[1:]), size_bytes, content)
+
+
+def _rows_of_parts(parts: tuple[StoredTensor, ...], start: int, stop: int) -> Iterator[StoredTensor]:
+    above = 0
+    for part in parts:
+        first, last = max(start - above, 0), min(stop - above, part.shape[0])
+        if first < last:
+            yield part.rows(first, last)
+        above += part.shape[0]
 
 
 def exactly(stream: BinaryIO, size_bytes: int, *, path: Path) -> bytes:

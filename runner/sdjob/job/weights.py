@@ -7,7 +7,8 @@ from sdjob.core.errors import SdjobError, UsageError
 from sdjob.diffusion.family import read_base_model
 from sdjob.diffusion.kohya import diffusers_metadata, kohya_metadata, kohya_tensors
 from sdjob.diffusion.names import EMA, without_prefix
-from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, write_tensors
+from sdjob.diffusion.parts import has_tensors, stored_tensors
+from sdjob.diffusion.tensor_file import StoredTensor, write_tensors
 from sdjob.job.pipeline import write_pipeline
 from sdjob.spec.job import JobSpec
 
@@ -45,10 +46,9 @@ def build_published(
 
 def trained_tensors(checkpoint: Path, *, weights: Weights) -> dict[str, StoredTensor]:
     """The checkpoint's trained tensors under their own names (`unet....`)."""
-    averages = checkpoint / "ema.safetensors"
-    if weights == "ema" and averages.is_file():
-        return without_prefix(read_tensors(averages), prefix=EMA)
-    return read_tensors(checkpoint / "weights.safetensors")
+    if weights == "ema" and has_tensors(checkpoint, "ema"):
+        return without_prefix(stored_tensors(checkpoint, "ema"), prefix=EMA)
+    return stored_tensors(checkpoint, "weights")
 
 
 def without_kohya(format: Format) -> Format:  # noqa: A002

@@ -19,7 +19,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from sdjob.core.errors import UnsoundError
-from sdjob.diffusion.tensor_file import StoredTensor, read_tensors, write_tensors
+from sdjob.diffusion.parts import stored_tensors
+from sdjob.diffusion.tensor_file import StoredTensor, write_tensors
 from sdjob.train_flax.mesh import Layout, host_copy
 from sdjob.train_flax.models import names
 from sdjob.train_flax.models.folder import Put, from_file, put_on_default
@@ -139,16 +140,16 @@ def restore(
 ) -> Restored:
     """The state of a checkpoint that either backend wrote, in the place of `start`."""
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    stored = read_tensors(folder / "weights.safetensors")
+    stored = stored_tensors(folder, "weights")
     if stored.keys() != start.parameters.keys():
         example = sorted(stored.keys() ^ start.parameters.keys())[0]
         raise UnsoundError(f"the checkpoint's weights.safetensors does not hold the job's parameters (such as {example})")
     parameters = read_in(stored, paths=paths, put=put)
-    moments = read_tensors(folder / "optimizer.safetensors")
+    moments = stored_tensors(folder, "optimizer")
     kept = {slot: read_in(moments, paths=paths, put=put, prefix=f"{OPTIMIZER}{slot}.", slot=slot) for slot in start.moments}
     averages = start.averages
     if averages is not None:
-        averages = read_in(read_tensors(folder / "ema.safetensors"), paths=paths, put=put_average or put, prefix="ema.")
+        averages = read_in(stored_tensors(folder, "ema"), paths=paths, put=put_average or put, prefix="ema.")
     # torch makes a parameter's moments at its first gradient: until then they are zero.
     state = TrainState(parameters, {slot: {**start.moments[slot], **own} for slot, own in kept.items()}, averages)
     return Restored(state, count=int(scalars["optimizer_count"]))

@@ -122,10 +122,11 @@ def fill(model: nnx.Module, stored: Mapping[str, StoredTensor], *, where: str, p
 
 
 def from_file(tensor: StoredTensor, *, dtype: Any) -> NDArray[Any]:
-    assert isinstance(tensor.content, Span)
-    kind = DTYPES.get(tensor.dtype)
+    kind, where = DTYPES.get(tensor.dtype), tensor.content.path if isinstance(tensor.content, Span) else None
     if kind is None:
-        raise UsageError(f"a tensor is of type {tensor.dtype}; {', '.join(DTYPES)} are supported", where=str(tensor.content.path))
+        raise UsageError(f"a tensor is of type {tensor.dtype}; {', '.join(DTYPES)} are supported", where=str(where))
+    if not isinstance(tensor.content, Span):
+        return np.frombuffer(b"".join(tensor.pieces()), dtype=kind).reshape(tensor.shape).astype(dtype)
     values = np.memmap(tensor.content.path, dtype=kind, mode="r", offset=tensor.content.offset, shape=tensor.shape or (1,))
     return np.array(values.reshape(tensor.shape), dtype=dtype)
 
