@@ -13,6 +13,8 @@ from safetensors.numpy import load_file
 from fakes.running import Job, Workshop
 from sdjob.ckpt.slot import slot_number
 from sdjob.diffusion.draws import initial_lora_A
+from sdjob.diffusion.parts import Kind, has_tensors, stored_tensors
+from sdjob.diffusion.tensor_file import StoredTensor
 
 Method = Literal["lora", "full"]
 Backend = Literal["torch", "flax"]
@@ -87,9 +89,13 @@ def trained(job: Job, *, folder: Path, step: int = STEPS) -> Tensors:
     """Weights and averages of a commit, by their names in it."""
     folder.mkdir()
     job.log.fetch(folder, step=step)
-    found = load_file(folder / "weights.safetensors")
-    averages = folder / "ema.safetensors"
-    return {**found, **(load_file(averages) if averages.exists() else {})}
+    kinds: list[Kind] = ["weights", "ema"] if has_tensors(folder, "ema") else ["weights"]
+    return {name: array_of(tensor) for kind in kinds for name, tensor in stored_tensors(folder, kind).items()}
+
+
+def array_of(tensor: StoredTensor) -> NDArray[np.float32]:
+    assert tensor.dtype == "F32"
+    return np.frombuffer(b"".join(tensor.pieces()), np.float32).reshape(tensor.shape)
 
 
 def untrained(workshop: Workshop, method: Method, *, like: Tensors) -> Tensors:

@@ -32,9 +32,9 @@ def main(task_file: str, out: str, start: str, stop: str, checkpoint: str | None
     for number in range(int(start), int(stop)):
         gradients = applied_gradients(runner, [make_micro(task, step=number, rows=part) for part in parts], step=number)
         save_file(gradients, Path(out) / f"gradients-{number}-{accelerator.process_index}.safetensors")
-        if accelerator.is_main_process:
+        if accelerator.is_main_process or runner.state.shards is not None:
             folder = Path(out) / f"state-{number + 1}"
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             trainer.snapshot(step=number + 1, metrics=metrics).write_into(folder)
     setup.leave(accelerator)
 

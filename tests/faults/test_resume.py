@@ -39,6 +39,7 @@ FACTORS: dict[str, list[Any]] = {
     "crop": ["center", "random"],
     "accumulation": [1, 2],
     "ema": [None, {"decay": 0.9}],
+    "fsdp": [False, True],  # for what can be spread
     "gradient_checkpointing": [False, True],
     "snr_gamma": [None, 5.0],
     "noise_offset": [0.0, 0.1],
@@ -76,6 +77,7 @@ FULL: Row = {
     "held_out": True,
     "kills": ("commit",),
 }
+SPREAD: Row = {**FULL, "fsdp": True, "accumulation": 2, "kills": ("save", "commit")}
 # Everything that flax has of its own to lose: dropout's keys, another attempt's compilation, encodings (none with random crops).
 FLAX: Row = {**LORA, "backend": "flax", "crop": "center", "text_encoder": True, "processes": 2, "kills": ("start-up", "save")}
 # Two text encoders that learn too, with dropout of their own.
@@ -127,12 +129,17 @@ def fields_of(row: Row, *, pictures: Path) -> dict[str, Any]:
         "train__optimizer": {"learning_rate": 0.01 if row["method"] == "lora" else 0.001},
         "train__schedule": {"name": "cosine", "warmup_steps": 2},
         "train__ema": row["ema"],
+        "train__fsdp": row["fsdp"] and can_be_spread(row),
         "train__gradient_checkpointing": row["gradient_checkpointing"],
         "train__loss": {"snr_gamma": row["snr_gamma"], "noise_offset": row["noise_offset"]},
         "checkpoint__every_steps": SAVE_EVERY,
         "run__accelerator": f"cpu:{row['processes']}",
         "run__workers": row["workers"],
     }
+
+
+def can_be_spread(row: Row) -> bool:
+    return (row["backend"], row["method"], row["text_encoder"]) == ("torch", "full", False)
 
 
 def name_of(row: Row) -> str:
@@ -173,8 +180,9 @@ def test_a_killed_lora_run_goes_on_to_the_same_files(workshop, tmp_path):
     check_resume(LORA, workshop=workshop, folder=tmp_path / "job")
 
 
-def test_a_killed_full_run_of_two_processes_goes_on_to_the_same_files(workshop, tmp_path):
-    check_resume(FULL, workshop=workshop, folder=tmp_path / "job")
+@pytest.mark.parametrize("row", [FULL, SPREAD], ids=["whole", "spread"])
+def test_a_killed_full_run_of_two_processes_goes_on_to_the_same_files(workshop, tmp_path, row):
+    check_resume(row, workshop=workshop, folder=tmp_path / "job")
 
 
 def test_a_killed_run_on_flax_goes_on_to_the_same_files(workshop, tmp_path):

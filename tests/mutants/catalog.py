@@ -224,7 +224,7 @@ SAVES = _all(
 TORCH = _all(
     "runner/sdjob/train_torch/state.py",
     TORCH_TESTS,
-    ("EMA is not saved", '        files["ema.safetensors"] = ', '        files["weights.safetensors"] = ', ),
+    ("EMA is not saved", '        files[state.file("ema")] = ', '        files[state.file("weights")] = '),
     ("EMA is not restored", '            shadow.copy_(averages[f"ema.{name}"])', "            pass"),
     ("EMA's count is not restored", '        state.ema.optimization_step = scalars["ema_count"]', "        pass"),
     ("the optimizer's count is not saved", '"optimizer_count": optimizers.count_of(state.optimizer),', '"optimizer_count": 0.0,'),

@@ -22,8 +22,11 @@ def should_save(
         return True
     multiples = (*also_multiples_of, *([every_steps] if every_steps is not None else []))
     on_step = any(step % multiple == 0 for multiple in multiples)
-    on_time = every_seconds is not None and seconds_since_save >= every_seconds
-    return on_step or on_time
+    return on_step or is_time(seconds_since_save, every_seconds=every_seconds)
+
+
+def is_time(seconds_since_save: float, *, every_seconds: float | None) -> bool:
+    return every_seconds is not None and seconds_since_save >= every_seconds
 
 
 def steps_to_retire(live_steps: Sequence[int], *, keep: int, keep_every: int | None, final_step: int | None) -> list[int]:

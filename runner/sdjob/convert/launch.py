@@ -15,13 +15,14 @@ from sdjob.spec.problems import nearest_name
 OWN_PROCESSES = "`sdjob run` starts and connects its processes itself"
 NOT_READ = "the file is not read: what it sets (precision, processes) must be said here"
 ONLY_FASTER = "torch.compile has no field; it changes speed alone"
-SHARDING = "weights and optimizer are whole on every device here"
+SHARDING = "train.fsdp: true is what spreads weights and moments over the devices here"
+NO_OPTIONS = "train.fsdp has no options: all is spread, and brought together one layer at a time"
 NO_TPU = "torch does not train on TPUs here; train.backend: flax does"
 OTHERS_MEAN = "it does nothing for this training"
 
 # Read by accelerate where it is not started by its own launcher.
 PRECISION_VARIABLE = "ACCELERATE_MIXED_PRECISION"
-READ = ("mixed_precision", "num_processes", "num_machines", "multi_gpu", "cpu", "gpu_ids", "nproc_per_node", "nnodes")
+READ = ("mixed_precision", "num_processes", "num_machines", "multi_gpu", "cpu", "gpu_ids", "nproc_per_node", "nnodes", "use_fsdp")
 # Flags without an equal, and why; the beginning of a name stands for its family.
 WITHOUT_EQUAL: Mapping[str, str] = {
     "config_file": NOT_READ,
@@ -34,8 +35,7 @@ WITHOUT_EQUAL: Mapping[str, str] = {
     "deepspeed_": SHARDING,
     "zero": SHARDING,
     "offload_": SHARDING,
-    "use_fsdp": SHARDING,
-    "fsdp_": SHARDING,
+    "fsdp_": NO_OPTIONS,
     "use_megatron_lm": SHARDING,
     "megatron_lm_": SHARDING,
     "use_parallelism_config": SHARDING,
@@ -71,6 +71,7 @@ class Launch:
     """Over all machines; None where the command does not say."""
     machines: int = 1
     on_cpu: bool = False
+    fsdp: bool = False
     probably_several: str | None = None
     """What in the command speaks of several devices without saying how many."""
     without_equal: tuple[tuple[str, str], ...] = ()
@@ -112,6 +113,7 @@ def accelerate(given: Mapping[str, Word | None], *, command: TrainingCommand, wi
         processes=processes,
         machines=machines,
         on_cpu="cpu" in given,
+        fsdp="use_fsdp" in given,
         probably_several=several if processes is None else None,
         without_equal=without,
     )

@@ -36,9 +36,23 @@ def more_training(request: Request) -> Iterator[Answer]:
     elif request.value("offload_ema"):
         yield Note("--offload_ema", "without --use_ema there are no averages.")
     yield Setting("train.gradient_checkpointing", bool(request.value("gradient_checkpointing")), "gradient_checkpointing")
+    yield from spreading(request)
     if request.value("enable_xformers_memory_efficient_attention"):
         yield Setting("train.attention", "xformers", "enable_xformers_memory_efficient_attention")
     yield from loss(request)
+
+
+def spreading(request: Request) -> Iterator[Answer]:
+    if not request.launch.fsdp:
+        return
+    if request.script != "full":
+        yield Note("--use_fsdp", "train.fsdp is for full training on torch.")
+    elif request.launch.machines > 1:
+        yield Note("--use_fsdp", "train.fsdp spreads over the devices of one machine.")
+    elif request.value("use_8bit_adam"):
+        yield Note("--use_fsdp", "train.fsdp goes with adamw of 32 bits alone.")
+    else:
+        yield Setting("train.fsdp", True, "use_fsdp", "accelerate launch --use_fsdp")
 
 
 def loss(request: Request) -> Iterator[Answer]:

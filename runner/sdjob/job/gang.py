@@ -15,7 +15,7 @@ from sdjob.job.launch import Command
 from sdjob.job.stop import RERUN, StopRequest
 
 LAST_WORDS_S = 3.0  # after one process failed its peers fail in their collective: the first one's own words count
-OF_ANY_RANK = {"shard"}
+OF_ANY_RANK = {"shard", "part"}
 WATCH_S = 1.0  # how often time limits are looked at while nothing happens
 
 

@@ -21,6 +21,7 @@ from sdjob.job.interval import Interval, begun, interval_of
 from sdjob.job.kept import Kept
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.nodes.peers import Peers
+from sdjob.job.parts import Parts
 from sdjob.job.progress import Progress, live_line
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
@@ -73,6 +74,7 @@ class Training:
     interval: Interval | None = field(init=False, default=None)
     """Where `checkpoint.every` is auto."""
 
+    parts: Parts = field(init=False)
     saves: Saves = field(init=False)
     gang: Gang = field(init=False)
     progress: Progress = field(init=False)
@@ -89,6 +91,7 @@ class Training:
         self.peers.on_loss = self.gang.wake
         if self.shards is not None:
             self.shards.on_ready, self.shards.on_failure = self._tell_encoding, self.gang.wake
+        self.parts = Parts(self.num_processes if self.task.job.train.fsdp else 1)
         self.progress = Progress(self.task.total_steps, self.clock, committed=self.committed)
         self.saves = Saves(
             self.commits,
@@ -179,12 +182,13 @@ class Training:
             "shard": self._on_shard,
             "ready": self._on_ready,
             "metrics": self._on_metrics,
-            "snapshot": self._on_snapshot,
+            "snapshot": self._on_written,
+            "part": self._on_written,
             "samples": self._on_samples,
             "held-out": self._on_held_out,
             "compiled": self._on_compiled,
             "save-skipped": self._on_missed_save,
-            "save-failed": self._on_missed_save,
+            "save-failed": self._on_written,
         }
         handler = handlers.get(message["event"])
         if handler is not None:
@@ -248,6 +252,11 @@ class Training:
             self.log.event(
                 "step", live_line(stand, columns=None), **{name: value for name, value in fields.items() if name != "time_s"}
             )
+
+    def _on_written(self, fields: dict[str, Any]) -> None:
+        told = self.parts.told(fields)
+        if told is not None:
+            (self._on_missed_save if "why" in told else self._on_snapshot)(told)
 
     def _on_snapshot(self, fields: dict[str, Any]) -> None:
         self._saving = True

@@ -15,7 +15,7 @@ from sdjob.spec.train import TrainSpec
 
 MOST = 3
 SMALLEST_SIDE, SIDES = 256, 64
-METHOD = "train.method"
+METHOD, SPREAD, OPTIMIZER = "train.method", "train.fsdp", "train.optimizer.name"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def fitting_changes(job: JobSpec, *, model: KnownModel) -> list[Fitting]:
     for chosen in ways(list(changes_of(job))):
         if len(found) == MOST:
             break
-        if any(known.names <= Fitting(chosen, 0).names for known in found):
+        names = Fitting(chosen, 0).names
+        if (SPREAD in names and names & {OPTIMIZER, METHOD}) or any(known.names <= names for known in found):
             continue
         memory = memory_of(with_all(job, chosen), model=model)
         if memory.fits:
@@ -90,7 +91,7 @@ def with_all(job: JobSpec, changes: tuple[Change, ...]) -> JobSpec:
 def changes_of(job: JobSpec) -> Iterator[Change]:
     """Those that this version can carry out."""
     refused = len(unsupported(job))
-    for of_one_kind in (precision, batches, caching, averages, checkpointing, optimizers, sides, methods):
+    for of_one_kind in (precision, batches, caching, spreading, averages, checkpointing, optimizers, sides, methods):
         for change in of_one_kind(job):
             if len(unsupported(change.applied(job))) <= refused:
                 yield change
@@ -118,6 +119,14 @@ def caching(job: JobSpec) -> Iterator[Change]:
         yield Change(("train.cache=auto",), "encoders run once", {"cache": "auto"})
 
 
+def spreading(job: JobSpec) -> Iterator[Change]:
+    """As far as spec/sense/fsdp.py goes."""
+    train, several = job.train, parse_accelerator(job.run.accelerator).devices_per_node > 1 and job.run.nodes == 1
+    spreads = (train.backend, train.method, train.optimizer.name, train.text_encoder) == ("torch", "full", "adamw", "frozen")
+    if several and spreads and not train.fsdp:
+        yield Change((f"{SPREAD}=true",), "weights and gradients go from GPU to GPU at each micro-step", {"fsdp": True})
+
+
 def averages(job: JobSpec) -> Iterator[Change]:
     ema = job.train.ema
     if ema is not None and not ema.offload:
@@ -133,7 +142,7 @@ def checkpointing(job: JobSpec) -> Iterator[Change]:
 
 
 def optimizers(job: JobSpec) -> Iterator[Change]:
-    if job.train.optimizer.name != "adamw":
+    if job.train.optimizer.name != "adamw" or job.train.fsdp:
         return
     if job.train.backend == "torch" and parse_accelerator(job.run.accelerator).kind == "nvidia":
         yield optimizer("adamw8bit", train=job.train, price="moments of 8 bits")
@@ -141,7 +150,7 @@ def optimizers(job: JobSpec) -> Iterator[Change]:
 
 
 def optimizer(name: str, *, train: TrainSpec, price: str) -> Change:
-    return Change((f"train.optimizer.name={name}",), price, {"optimizer": train.optimizer.model_copy(update={"name": name})})
+    return Change((f"{OPTIMIZER}={name}",), price, {"optimizer": train.optimizer.model_copy(update={"name": name})})
 
 
 def sides(job: JobSpec) -> Iterator[Change]:
@@ -156,4 +165,5 @@ def sides(job: JobSpec) -> Iterator[Change]:
 
 def methods(job: JobSpec) -> Iterator[Change]:
     if job.train.method == "full":
-        yield Change((f"{METHOD}=lora",), "a LoRA instead of the whole UNet", {"method": "lora"})
+        whole = (f"{SPREAD}=false",) if job.train.fsdp else ()
+        yield Change((f"{METHOD}=lora", *whole), "a LoRA instead of the whole UNet", {"method": "lora", "fsdp": False})

@@ -133,8 +133,9 @@ class DeviceSum:
 
     @property
     def spread_over(self) -> int:
-        """flax spreads the state over the devices of a host; torch has all of it on each."""
-        return self.machine.devices_per_node if self.job.train.backend == "flax" else 1
+        """flax spreads the state over the devices of a host, and torch where it is asked to; else each has all of it."""
+        train = self.job.train
+        return self.machine.devices_per_node if train.backend == "flax" or train.fsdp else 1
 
     def parts(self) -> dict[str, float]:
         train, layers = self.job.train, self.layers
@@ -169,7 +170,7 @@ class DeviceSum:
                 adapters=adapters_of(train),
                 pictures=self.pictures,
                 numbers=self.numbers,
-                copies_weights=self.width == 2 and not on_flax,
+                copies_weights=self.width == 2 and self.spread_over == 1 and not on_flax,
                 checkpointing=train.gradient_checkpointing,
                 accumulates=self.accumulates,
                 # XLA has them as narrow as the products that make them; it puts off those of a block's weights, for which the
@@ -222,11 +223,16 @@ class DeviceSum:
         return widest * wide + self.width * brought
 
     def workspace(self, layers: Sequence[Layer], *, in_between: float) -> float:
+        gathered = self.gathered(layers)
         if self.job.train.backend == "flax":
-            # The largest block's weights whole, gathered from the devices that they are spread over, and their gradients.
-            blocks = (list(group) for block, group in groupby(layers, key=block_of) if block)
-            largest = max(sum(layer.params for layer in group) for group in blocks)
-            return 2 * MASTER_BYTES * largest if self.spread_over > 1 and self.job.train.method == "full" else 0
-        reduced = BUCKET_BYTES if self.machine.devices * self.job.run.nodes > 1 else 0
+            return gathered
+        reduced = BUCKET_BYTES if self.machine.devices * self.job.run.nodes > 1 and not gathered else 0
         context = CUDA_WORKSPACE if self.machine.kind == "nvidia" else 0
-        return context + FRAGMENTED_SHARE * in_between * (self.machine.kind == "nvidia") + reduced
+        return context + FRAGMENTED_SHARE * in_between * (self.machine.kind == "nvidia") + reduced + gathered
+
+    def gathered(self, layers: Sequence[Layer]) -> float:
+        """The largest block's weights whole, gathered from the devices that they are spread over, and their gradients."""
+        if self.spread_over == 1 or self.job.train.method == "lora":
+            return 0
+        blocks = (list(group) for block, group in groupby(layers, key=block_of) if block)
+        return 2 * MASTER_BYTES * max(sum(layer.params for layer in group) for group in blocks)

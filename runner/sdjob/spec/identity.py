@@ -12,9 +12,9 @@ from sdjob.spec.job import JobSpec
 # job that asks for another one is another job, which a person should be told before pictures are looked for.
 DATA_PLACES = {"source", "revision", "config"}
 # Absent while nobody uses them, so that the runs of an older version go on.
-LATER_FIELDS = {"sources", "held_out", "caption_prefix", "trigger_word"}
+LATER_FIELDS = {"sources", "held_out", "caption_prefix", "trigger_word", "fsdp"}
 # Fields of `train` that change the order of additions at most, so that going on is right "to rounding".
-ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache")
+ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache", "fsdp")
 LENGTH_FIELDS = ("steps", "epochs")
 # Of these schedules the learning rate at a step does not depend on how many steps there will be.
 ENDLESS_SCHEDULES = {"constant", "constant_with_warmup", "piecewise_constant"}
@@ -84,7 +84,8 @@ def explain_difference(old_parts: Mapping[str, Any], new_parts: Mapping[str, Any
 
 def rounding_part(job: JobSpec) -> dict[str, Any]:
     """What is not in the identity, and yet changes the order of additions. Devices are in a run's fingerprint."""
-    return {"train": job.train.model_dump(mode="json", include=set(ROUNDING_FIELDS))}
+    part = job.train.model_dump(mode="json", include=set(ROUNDING_FIELDS))
+    return {"train": {name: value for name, value in part.items() if name not in LATER_FIELDS or value}}
 
 
 def leaves(value: Any, *, path: str = "") -> Iterator[tuple[str, Any]]:

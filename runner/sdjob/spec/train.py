@@ -155,6 +155,9 @@ class TrainSpec(Part):
     """A place of weights to start from: a LoRA of all the layers that the job trains, or a UNet."""
     ema: EmaSpec | None = None
     """A running average of the weights; null keeps none."""
+    fsdp: bool = False
+    """Spread weights, gradients, moments and EMA over the GPUs of a machine, for method full on torch with adamw: each device
+    holds its share, and all of one layer while it is computed. flax always does so."""
     gradient_checkpointing: bool = False
     """Compute activations a second time in the backward pass: less memory, more time."""
     attention: Literal["sdpa", "xformers"] = "sdpa"

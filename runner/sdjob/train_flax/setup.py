@@ -15,7 +15,7 @@ from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.lora_scale import rate_factors, refuse_unused_patterns
 from sdjob.diffusion.names import UNET
 from sdjob.diffusion.schedule import read_schedule
-from sdjob.loop import LoopPlan, StepMetrics
+from sdjob.loop import LoopPlan, SaveWord, StepMetrics
 from sdjob.spec.checkpoint import drawn_every_steps, early_steps
 from sdjob.spec.job import measured_every_steps
 from sdjob.spec.task import TrainTask
@@ -184,7 +184,14 @@ class FlaxTrainer:
         restored = states.restore(self.runner.state, checkpoint, paths=paths, **puts)
         self.runner.state, self.runner.count = restored.state, restored.count
 
-    def step(self, batch: StepBatch, *, step: int, stop_wanted: bool) -> PendingMetrics:
+    def step(
+        self,
+        batch: StepBatch,
+        *,
+        step: int,
+        stop_wanted: bool,
+        save_word: SaveWord = SaveWord.NOTHING,  # noqa: ARG002
+    ) -> PendingMetrics:
         result = self.runner.run(batch, step=step, stop_wanted=stop_wanted)
         self.on_work()
         return result

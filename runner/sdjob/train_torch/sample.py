@@ -74,7 +74,10 @@ def starting_latents(pipeline: Pipeline, plan: SamplePlan, *, prompt: int) -> Te
 
 
 @torch.no_grad()
-def write_pictures(pipeline: Pipeline, plan: SamplePlan, *, folder: Path, on_prompt: Callable[[int], None] | None = None) -> None:
+def write_pictures(
+    pipeline: Pipeline, plan: SamplePlan, *, folder: Path | None, on_prompt: Callable[[int], None] | None = None
+) -> None:
+    """Without a folder they are drawn all the same, and not decoded."""
     pipeline.set_progress_bar_config(disable=True)
     call: Any = pipeline  # its declared return type is a union over return_dict
     for number, prompt in enumerate(plan.prompts):
@@ -89,8 +92,9 @@ def write_pictures(pipeline: Pipeline, plan: SamplePlan, *, folder: Path, on_pro
             generator=torch.Generator("cpu").manual_seed(plan.seed),  # for schedulers that draw noise on their way
             output_type="latent",
         )
-        for image, latents_1CHW in enumerate(drawn.images.split(1)):  # at 1024 px a VAE takes 3 GB for each
-            decoded(pipeline, latents_1CHW).save(folder / picture_name(prompt=number, image=image))
+        if folder is not None:
+            for image, latents_1CHW in enumerate(drawn.images.split(1)):  # at 1024 px a VAE takes 3 GB for each
+                decoded(pipeline, latents_1CHW).save(folder / picture_name(prompt=number, image=image))
         if on_prompt is not None:
             on_prompt(number + 1)
 

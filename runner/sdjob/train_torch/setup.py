@@ -24,7 +24,7 @@ from sdjob.diffusion.latents import read_latents
 from sdjob.diffusion.learning_rate import LearningRate
 from sdjob.diffusion.lora_scale import rate_factors, refuse_unused_patterns
 from sdjob.diffusion.schedule import read_schedule
-from sdjob.loop import LoopPlan, StepMetrics
+from sdjob.loop import LoopPlan, SaveWord, StepMetrics
 from sdjob.spec.checkpoint import drawn_every_steps, early_steps
 from sdjob.spec.job import measured_every_steps
 from sdjob.spec.task import TrainTask
@@ -39,6 +39,7 @@ from sdjob.train_torch.lora import add_lora, load_lora, lora_parameters
 from sdjob.train_torch.optimizer import build_optimizer
 from sdjob.train_torch.ranks import num_machines, peers_answer
 from sdjob.train_torch.sample import SamplePlan, pipeline_of, write_pictures
+from sdjob.train_torch.sharding import Shards, laid_as, spread
 from sdjob.train_torch.step import MicroBatch, Models, PendingMetrics, StepRunner
 
 COMPUTE_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -98,8 +99,8 @@ def fingerprint(accelerator: Accelerator) -> dict[str, Any]:
 def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     """Frozen parts in the compute precision, trainable ones as float32 masters; no encoders where they have run before."""
     train, device = task.job.train, accelerator.device
-    unet = load_unet(task)
-    if device.type == "cuda" or train.method == "lora":
+    unet, spreads = load_unet(task), is_spread(task, accelerator)
+    if not spreads and (device.type == "cuda" or train.method == "lora"):  # FSDP knows one layout alone
         lay_out(unet)  # before the adapters: peft's DoRA of convolutions takes views of theirs
     if train.method == "lora":
         add_lora(unet, spec=train.lora, seed=train.seed)
@@ -107,11 +108,17 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
         unet.enable_gradient_checkpointing()
     if train.attention == "xformers":
         use_xformers(unet, device=device, dtype=COMPUTE_DTYPES[train.precision])
+    if spreads:
+        spread(unet, accelerator=accelerator, compute=COMPUTE_DTYPES[train.precision])
     unet.train()
     velocity = read_schedule(task.model, prediction=train.loss.prediction).prediction == "v_prediction"
     vae = load_vae(task, device=device) if task.needs_vae else None
     text = load_text_encoders(task, device=device) if task.needs_text_encoder else no_text_encoders(task.model, train=train)
     return Models(unet.to(device), vae, text, read_latents(task.model), predicts_velocity=velocity)
+
+
+def is_spread(task: TrainTask, accelerator: Accelerator) -> bool:
+    return task.job.train.fsdp and accelerator.num_processes > 1
 
 
 def load_unet(task: TrainTask) -> UNet2DConditionModel:
@@ -161,9 +168,12 @@ def trainable(task: TrainTask, models: Models) -> dict[str, torch.nn.Parameter]:
 def build_state(task: TrainTask, *, models: Models) -> states.TrainState:
     train = task.job.train
     parameters = trainable(task, models)
+    shards = Shards.of(parameters)
+    if shards is not None:
+        parameters = shards.parameters
     optimizer = build_optimizer(train.optimizer, parameters, factors=rate_factors(parameters, train=train))
     scaler = torch.amp.GradScaler(task.device) if train.precision == "fp16" else None
-    return states.TrainState(parameters, optimizer, ema=None, scaler=scaler)
+    return states.TrainState(parameters, optimizer, ema=None, scaler=scaler, shards=shards)
 
 
 def build_runner(task: TrainTask, *, accelerator: Accelerator, models: Models) -> StepRunner:
@@ -213,14 +223,17 @@ class TorchTrainer:
         if checkpoint is not None:
             states.restore(runner.state, checkpoint)
 
-    def step(self, batch: list[MicroBatch], *, step: int, stop_wanted: bool) -> PendingMetrics:
-        return self.runner.run(batch, step=step, stop_wanted=stop_wanted)
+    def step(
+        self, batch: list[MicroBatch], *, step: int, stop_wanted: bool, save_word: SaveWord = SaveWord.NOTHING
+    ) -> PendingMetrics:
+        return self.runner.run(batch, step=step, stop_wanted=stop_wanted, save_word=save_word)
 
     def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
         scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
         return states.snapshot(self.runner.state, scalars=scalars)
 
     def validate(self, folder: Path) -> None:
+        """Where the weights are spread all ranks draw, as each brings rows that the others need; the pictures are the same."""
         asked, resolution = self.task.job.validation, self.task.job.data.resolution
         assert asked is not None
         plan = SamplePlan(
@@ -235,7 +248,8 @@ class TorchTrainer:
         models = self._drawing_models()
         with self.averaged_weights(), self.runner.accelerator.autocast():
             models.train(False)
-            write_pictures(pipeline_of(models, tokenizers=self.tokenizers, scheduler=self.scheduler), plan, folder=folder)
+            pipeline = pipeline_of(models, tokenizers=self.tokenizers, scheduler=self.scheduler)
+            write_pictures(pipeline, plan, folder=folder if self.runner.accelerator.is_main_process else None)
             models.train(True)
 
     def _drawing_models(self) -> Models:
@@ -269,7 +283,7 @@ def load_start(unet: UNet2DConditionModel, path: Path, *, train: TrainSpec, adap
         return
     given = UNet2DConditionModel.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
     try:
-        unet.load_state_dict(given.state_dict())
+        unet.load_state_dict(laid_as(unet, given.state_dict()))
     except RuntimeError as error:
         raise UsageError(
             f"{path} holds a UNet of another architecture than the model's: {error}", where="train.init_from"
@@ -302,4 +316,5 @@ def loop_plan(task: TrainTask, accelerator: Accelerator) -> LoopPlan:
         num_ranks=accelerator.num_processes,
         is_main=accelerator.is_main_process,
         also_save_every_steps=early_steps(job.publish),
+        is_spread=is_spread(task, accelerator),
     )

@@ -20,11 +20,12 @@ from sdjob.core.errors import UnsoundError
 from sdjob.core.streams import stream
 from sdjob.diffusion.latents import LatentFacts
 from sdjob.diffusion.learning_rate import LearningRate
-from sdjob.loop import StepMetrics
+from sdjob.loop import SaveWord, StepMetrics
 from sdjob.train_torch.conditioning import TextEncoders, added_conditions
 from sdjob.train_torch.encode import drawn_latents, encode_pictures
 from sdjob.train_torch.optimizer import set_rate
 from sdjob.train_torch.ranks import peers_answer
+from sdjob.train_torch.sharding import gradients_of, total_norm
 from sdjob.train_torch.state import TrainState
 
 MAX_OVERFLOWS = 50  # in a row; fp16's loss scale has then fallen by 2^50 and the run is lost
@@ -138,7 +139,7 @@ class PendingMetrics:
     """A step's figures, on the host or on their way to it."""
 
     figures: Tensor
-    """(loss, number of ranks asked to stop, gradient norm), float64."""
+    """(loss, number of ranks asked to stop, rank 0's word of saves, gradient norm), float64."""
 
     learning_rate: float
     step: int
@@ -157,7 +158,7 @@ class PendingMetrics:
     def read(self) -> StepMetrics:
         if self.arrival is not None:
             self.arrival.synchronize()
-        loss, stops, norm = self.figures.tolist()
+        loss, stops, word, norm = self.figures.tolist()
         if self.overflows:
             norm = 0.0  # of what was applied: the update was skipped, the state is sound and may be committed
         metrics = StepMetrics(
@@ -167,6 +168,7 @@ class PendingMetrics:
             stop=stops > 0,
             overflows=self.overflows,
             device_memory_mib=torch.cuda.max_memory_allocated(self.device) // 2**20 if self.device is not None else None,
+            save_word=SaveWord(int(word)),
         )
         if not self.overflows and not all(map(math.isfinite, (loss, norm))):
             raise UnsoundError(
@@ -190,11 +192,13 @@ class StepRunner:
 
     overflows: int = 0
 
-    def run(self, micro_batches: Sequence[MicroBatch], *, step: int, stop_wanted: bool) -> PendingMetrics:
+    def run(
+        self, micro_batches: Sequence[MicroBatch], *, step: int, stop_wanted: bool, save_word: SaveWord = SaveWord.NOTHING
+    ) -> PendingMetrics:
         rate = self.learning_rate.at(step)
         told = set_rate(self.state.optimizer, rate)
         loss = self._backward(micro_batches, step=step)
-        figures = self._reduce(loss, stop_wanted=stop_wanted)
+        figures = self._reduce(loss, told=(float(stop_wanted), float(save_word)))
         norm = self._clip()
         self._update()
         figures = torch.cat([figures, norm.to(figures)[None]])
@@ -212,30 +216,40 @@ class StepRunner:
             total += loss.detach()
         return total
 
-    def _reduce(self, loss: Tensor, *, stop_wanted: bool) -> Tensor:
-        """Means gradients over the ranks, in place; returns (mean loss, number of ranks asked to stop)."""
+    def _reduce(self, loss: Tensor, *, told: Sequence[float]) -> Tensor:
+        """Means gradients over the ranks, in place; returns the mean loss, and what the ranks tell one another, added up."""
         # Filled on the device: a tensor made of the host's number would be copied there, and wait for what is queued.
-        figures = torch.stack([loss.double(), torch.full((), float(stop_wanted), dtype=torch.float64, device=loss.device)])
+        filled = [torch.full((), number, dtype=torch.float64, device=loss.device) for number in told]
+        figures = torch.stack([loss.double(), *filled])
         ranks = self.accelerator.num_processes
         if ranks == 1:
             return figures
         with peers_answer():
-            for gradients in buckets([p.grad for p in self.state.parameters.values() if p.grad is not None]):
-                flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-                torch.distributed.all_reduce(flat)
-                flat /= ranks
-                for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-                    gradient.copy_(part.view_as(gradient))
+            if self.state.shards is not None:
+                self.state.shards.collect()
+            else:
+                self._reduce_gradients(ranks)
             torch.distributed.all_reduce(figures)
         figures[0] /= ranks
         return figures
 
+    def _reduce_gradients(self, ranks: int) -> None:
+        for gradients in buckets(gradients_of(self.state.parameters.values())):
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            torch.distributed.all_reduce(flat)
+            flat /= ranks
+            for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
+
     def _clip(self) -> Tensor:
+        shards = self.state.shards
         if self.state.scaler:
+            if shards is not None:
+                shards.share_overflow()
             self.state.scaler.unscale_(self.state.optimizer)
         limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
         parameters = self.state.parameters.values()
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        norm = total_norm(parameters) if shards is None else shards.total_norm()
         # On a CPU the norm is here: gradients need not be multiplied by one. A GPU would have to be waited for, and a tensor of a
         # kind of its own may have no number.
         if norm.is_cuda or type(norm) is not Tensor or norm + 1e-6 > limit:

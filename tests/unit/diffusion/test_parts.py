@@ -56,7 +56,7 @@ def test_a_part_that_is_missing_is_told(tmp_path, lost):
     write_parts(tmp_path)
     assert has_tensors(tmp_path, "weights")
     (tmp_path / part_file("weights", rank=lost, of=3)).unlink()
-    with pytest.raises(UnsoundError, match="in parts that are not all there: weights-0000[12]-of-00003"):
+    with pytest.raises(UnsoundError, match=r"in parts that are not all there: weights-0000[12]-of-00003"):
         stored_tensors(tmp_path, "weights")
 
 

@@ -45,6 +45,25 @@ def test_each_way_fits(name):
         assert len(way.names) == len(way.changes)
 
 
+def test_several_gpus_are_offered_to_share_the_state():
+    job = make_job("nvidia-t4:4", train=FULL | {"precision": "fp16", "device_batch": 1, "global_batch": 4})
+    assert ["train.fsdp=true"] in [way.fields for way in fitting_changes(job, model=model_of(job))]
+    for other in ("nvidia-t4", "cpu"):
+        alone = make_job(other, train=FULL | {"precision": "fp32", "device_batch": 1, "global_batch": 4})
+        ways = fitting_changes(alone, model=model_of(alone))
+        assert not any("train.fsdp" in way.names for way in ways)
+
+
+def test_what_is_shared_and_still_too_large_is_offered_what_goes_with_that():
+    job = make_job("nvidia-rtx-3050:2", train=FULL | {"fsdp": True, "device_batch": 8, "global_batch": 16})
+    assert memory_of(job, model=model_of(job)).fits is False
+    ways = fitting_changes(job, model=model_of(job))
+    assert ways
+    assert not any("train.optimizer.name" in way.names for way in ways)
+    for way in ways:
+        assert memory_of(with_set(job, way.fields), model=model_of(job)).fits
+
+
 def test_the_cheapest_comes_first():
     job = make_job("nvidia-l4", train={"method": "lora", "device_batch": 32})
     first, *others = fitting_changes(job, model=model_of(job))

@@ -1,40 +1,11 @@
 """Real gloo processes: they train as one does on the whole batch, and a resumed gang as the straight one, bit for bit."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 from safetensors.torch import load_file
 
+from fakes.torch_gang import run_gang
 from fakes.torch_runs import applied_gradients, make_micro, make_task, make_trainer, norm_of, randomize
-from sdjob.job.launch import GangShape, trainer_commands
-from sdjob.job.nodes.interface import free_port
-from sdjob.spec.task import write_task
 
-TESTS = Path(__file__).parents[2]
 TRAIN = {"global_batch": 12, "optimizer": {"learning_rate": 1e-3, "max_grad_norm": None}, "ema": {"decay": 0.9}}
-
-
-def run_gang(task, out, *, ranks, start, stop, checkpoint=None):
-    """Starts the ranks with the environment that the parent gives its trainers."""
-    out.mkdir()
-    write_task(task, out / "task.json")
-    shape = GangShape(
-        backend="torch", num_processes=ranks, devices=1, device="cpu", threads=1, deterministic=True, port=free_port()
-    )
-    paths = ":".join([*sys.path, str(TESTS), str(TESTS.parent / "jobspecs/quickstart")])  # the very package that is under test
-    arguments = [str(out / "task.json"), str(out), str(start), str(stop), *([str(checkpoint)] if checkpoint else [])]
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "fakes.rank", *arguments],
-            env={**command.environment, "PYTHONPATH": paths},
-            stderr=subprocess.PIPE,
-        )
-        for command in trainer_commands(out / "task.json", shape=shape, environment={"PATH": "/usr/bin:/bin"})
-    ]
-    words = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0] * ranks, b"\n".join(words).decode()
-    return out
 
 
 def bytes_of(files):

@@ -38,6 +38,11 @@ def program_ahead(job: JobSpec, *, model: KnownModel, keep: Path, memory_alone: 
         raise UsageError(
             "flax compiles ahead for a TPU alone.", where="run.accelerator", next_step="Name one, as tpu-v5e:2x4@8t."
         )
+    if job.train.fsdp:
+        raise UsageError(
+            "torch's step is made ahead on one device, and the state is spread over several.", where="train.fsdp",
+            next_step="Plan without --compile.",
+        )  # fmt: skip
     for package, extra in NEEDED[backend]:
         if util.find_spec(package) is None:
             raise UnavailableError(f"--compile needs {package}, which is not installed.", next_step=f"pip install '{extra}'")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from sdjob.spec.job import JobSpec
 from sdjob.spec.problems import Finding
-from sdjob.spec.sense import cluster, encoders, kernels, length, machines, output, pictures, places, pods, recipes
+from sdjob.spec.sense import cluster, encoders, fsdp, kernels, length, machines, output, pictures, places, pods, recipes
 
 Rule = Callable[[JobSpec], Iterator[Finding]]
 
@@ -48,6 +48,7 @@ RULES: tuple[Rule, ...] = (
     encoders.lora_block,
     encoders.text_encoder,
     encoders.cache,
+    fsdp.fsdp,
     output.commits,
     output.validation,
     output.publishing,
