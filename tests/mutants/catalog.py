@@ -20,6 +20,8 @@ PRUNE_TESTS = (PRUNE, *SEEDS, ENGINE_UNIT, TROUBLE)
 LOCAL_TESTS = ("tests/unit/store/test_local.py", "tests/contract/test_stores.py", "-k", "local")
 SAVES_TESTS = ("tests/unit/job/test_saves.py", "tests/simulator/test_schedules.py::test_schedules_from_seeds[0]")
 TORCH_TESTS = ("tests/unit/train_torch/test_state.py",)
+SPREAD_TESTS = ("tests/unit/diffusion/test_parts.py", "tests/unit/test_loop_spread.py", "tests/unit/job/test_parts.py")
+GANG_TESTS = ("tests/unit/train_torch/test_sharding.py",)
 FLAX_TESTS = ("tests/unit/train_flax/test_state.py",)
 HELD_OUT_UNIT = (
     "tests/unit/data/test_held_out.py",
@@ -263,7 +265,7 @@ POSITION = [
         POSITION_TESTS,
         ("a resumed run begins one step late", "enumerate(batches, start=self.plan.start_step)", "enumerate(batches, start=self.plan.start_step + 1)"),
         ("a save bears the step before", "metrics=metrics), step=done, metrics", "metrics=metrics), step=done - 1, metrics"),
-        ("a save that is still on its way is run over", "        elif self.link.saving:", "        elif False:"),
+        ("a save that is still on its way is run over", "        elif self.is_busy:", "        elif False:"),
         ("the last save is not waited for", "        self.saver.finish()\n        return \"finished\"", "        return \"finished\""),
         ("a peer's stop is not heard", "                stop = self._report(unread).stop\n", "                self._report(unread)\n"),
     ),
@@ -329,4 +331,33 @@ HELD_OUT = [
     ),
 ]  # fmt: skip
 
-MUTANTS = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *TORCH, *TORCH_OPTIMIZER, *FLAX, *POSITION, *HELD_OUT]
+SPREAD = [
+    *_all(
+        "runner/sdjob/diffusion/parts.py",
+        SPREAD_TESTS,
+        ("parts in the wrong order", "for name in names], file=whole.name)", "for name in names[::-1]], file=whole.name)"),
+        ("a missing part is not noticed", "    if not names or names != wanted:", "    if not names:"),
+    ),
+    *_all(
+        "runner/sdjob/loop.py",
+        SPREAD_TESTS,
+        ("each rank has a clock of its own", "self._every_seconds_told() if self.plan.is_spread else self._every_seconds()", "self._every_seconds()"),
+        ("each rank asks its own parent", "SaveWord.BUSY in self.heard if self.plan.is_spread else self.link.saving", "self.link.saving"),
+    ),
+    *_all(
+        "runner/sdjob/job/parts.py",
+        SPREAD_TESTS,
+        ("a save is whole with its first part", "if len(told) < self.num_writers:", 'if "folder" not in fields:'),
+        ("a part that failed is committed without", "if failed is None else {**of_all", "if True else {**of_all"),
+    ),
+    *_all(
+        "runner/sdjob/train_torch/sharding.py",
+        GANG_TESTS,
+        ("each rank clips by its own norm", "        torch.distributed.all_reduce(squared)\n", ""),
+        ("all ranks read the first one's rows", "stored.rows(self.rows[name].start, self.rows[name].stop)", "stored.rows(0, self.rows[name].stop - self.rows[name].start)"),
+        ("of the moments one rank's alone are saved", "part_file(kind, rank=self.rank,", 'part_file(kind, rank=0 if kind == "optimizer" else self.rank,'),
+        ("gradients are added to those of the step before", "spread_one.grad.to_local(), None", "spread_one.grad.to_local().clone(), spread_one.grad"),
+    ),
+]  # fmt: skip
+
+MUTANTS = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *TORCH, *TORCH_OPTIMIZER, *FLAX, *POSITION, *HELD_OUT, *SPREAD]

@@ -61,6 +61,11 @@ def memory_of(job: JobSpec, *, model: KnownModel) -> Memory:
     return Memory(parts, device.capacity)
 
 
+def spread_over(train: TrainSpec, *, machine: Accelerator) -> int:
+    """flax spreads the state over the devices of a host, and torch where it is asked to; else each has all of it."""
+    return machine.devices_per_node if train.backend == "flax" or train.fsdp else 1
+
+
 def adapters_of(train: TrainSpec) -> Adapters | None:
     return lora_of(train.lora, targets=train.lora.targets) if train.method == "lora" else None
 
@@ -133,9 +138,7 @@ class DeviceSum:
 
     @property
     def spread_over(self) -> int:
-        """flax spreads the state over the devices of a host, and torch where it is asked to; else each has all of it."""
-        train = self.job.train
-        return self.machine.devices_per_node if train.backend == "flax" or train.fsdp else 1
+        return spread_over(self.job.train, machine=self.machine)
 
     def parts(self) -> dict[str, float]:
         train, layers = self.job.train, self.layers

@@ -13,6 +13,7 @@ from sdjob.plan.memory import (
     Memory,
     adapters_of,
     memory_of,
+    spread_over,
     text_trained,
     trained_params,
 )
@@ -210,8 +211,8 @@ def step_time(job: JobSpec, *, machine: Accelerator, work: Work) -> Range | None
         return None
     devices = num_devices(machine, nodes=job.run.nodes, slices=job.run.slices)
     least, most = shares_of(machine)
-    spread = machine.devices_per_node if job.train.backend == "flax" else 1
-    update_s = OPTIMIZER_BYTES * work.trained_params / spread / bandwidth
+    own_params = work.trained_params / spread_over(job.train, machine=machine)
+    update_s = OPTIMIZER_BYTES * own_params / bandwidth
     return Range(work.total / devices / (peak * most) + update_s, work.total / devices / (peak * least) + update_s)
 
 

@@ -1,10 +1,12 @@
 """`train.fsdp` by real gloo processes: each has its rows of everything, and they train as processes that have all of it do."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from fakes.backends import apart, array_of
@@ -12,7 +14,7 @@ from fakes.torch_gang import run_gang
 from fakes.torch_runs import make_micro, make_task, make_trainer
 from sdjob.diffusion.parts import part_file, stored_tensors
 from sdjob.loop import StepMetrics
-from sdjob.train_torch.sharding import rows_of
+from sdjob.train_torch.sharding import Shards, rows_of
 
 RANKS = 3  # with two, the order of an addition cannot matter, and every tensor's rows divide
 METRICS = StepMetrics(loss=0.0, grad_norm=0.0, learning_rate=0.0, stop=False)
@@ -97,3 +99,37 @@ def test_one_process_goes_on_from_parts(gangs, sd1):
 def test_rows_are_divided_as_torch_divides_them(num_rows, expected):
     found = [rows_of(num_rows, stop - start, rank=rank, num_ranks=3) for rank, (start, stop) in enumerate(expected)]
     assert [(rows.start, rows.stop) for rows in found] == expected
+
+
+def alone(gradients: list[float]) -> Shards:
+    """One rank's, for which the others' part of a sum is made up."""
+    parameters = {str(number): torch.nn.Parameter(torch.zeros(1)) for number in range(len(gradients))}
+    for parameter, gradient in zip(parameters.values(), gradients, strict=True):
+        parameter.grad = torch.tensor([gradient])
+    return Shards(0, 2, {}, parameters, {})
+
+
+def grads(shards: Shards) -> list[float]:
+    return [float(parameter.grad) for parameter in shards.parameters.values()]
+
+
+def test_an_overflow_of_another_rank_is_everybodys(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda squared: squared.add_(4.0))
+    sound = alone([3.0, 0.0])
+    sound.share_overflow()
+    assert grads(sound) == [3.0, 0.0]
+    for theirs in (math.inf, math.nan):
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda squared, theirs=theirs: squared.add_(theirs))
+        overflown = alone([3.0, 0.0])
+        overflown.share_overflow()
+        assert all(math.isnan(gradient) for gradient in grads(overflown))
+
+
+def test_the_norm_is_of_all_ranks(monkeypatch):
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda squared: squared.add_(16.0))
+    shards = alone([3.0, 0.0])
+    assert float(shards.clip(0.5)) == 5.0
+    assert grads(shards) == pytest.approx([0.3, 0.0], rel=1e-5)
+    unclipped = alone([3.0])
+    unclipped.clip(math.inf)
+    assert grads(unclipped) == [3.0]

@@ -269,7 +269,7 @@ class TestLossScaling:
 
 
 class TestDivergence:
-    @pytest.mark.parametrize("figures", [(math.nan, 0.0, 1.0), (0.1, 0.0, math.inf), (math.inf, 0.0, math.nan)])
+    @pytest.mark.parametrize("figures", [(math.nan, 0.0, 0.0, 1.0), (0.1, 0.0, 0.0, math.inf), (math.inf, 0.0, 0.0, math.nan)])
     def test_what_is_not_finite_ends_the_run(self, figures):
         pending = PendingMetrics(torch.tensor(figures, dtype=torch.float64), learning_rate=0.1, step=6, overflows=0)
         with pytest.raises(UnsoundError, match="at step 7: training has diverged"):
@@ -306,11 +306,11 @@ class TestFigures:
 
     def test_those_on_their_way_are_waited_for_and_nothing_else_is(self):
         """As from a GPU: the host's copy is filled when its own event says so, whatever else is queued by then."""
-        on_host = torch.full((3,), math.nan, dtype=torch.float64)
+        on_host = torch.full((4,), math.nan, dtype=torch.float64)
 
         class Arrival:
             def synchronize(self):
-                on_host.copy_(torch.tensor([0.5, 1.0, 0.25]))
+                on_host.copy_(torch.tensor([0.5, 1.0, 0.0, 0.25]))
 
         pending = PendingMetrics(on_host, learning_rate=0.1, step=6, overflows=0, arrival=Arrival())
         assert not pending.is_here
