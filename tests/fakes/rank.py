@@ -1,12 +1,15 @@
 """One rank of a gang, for tests: trains a task from one step to another and writes down its gradients and states.
 
-python -m fakes.rank TASK OUT START STOP [CHECKPOINT]; RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as torchrun sets them.
+python -m fakes.rank TASK OUT START STOP [CHECKPOINT] [then TASK OUT ...]; RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT as
+torchrun sets them.
 """
 
 import sys
+from itertools import groupby
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from safetensors.torch import save_file
 
 from fakes.torch_runs import applied_gradients, make_micro, make_trainer, randomize
@@ -15,10 +18,19 @@ from sdjob.spec.task import TrainTask, read_task
 from sdjob.train_torch import setup, step
 from sdjob.train_torch.batches import rows_of_rank
 
+THEN = "then"
 
-def main(task_file: str, out: str, start: str, stop: str, checkpoint: str | None = None) -> None:
+
+def main(arguments: list[str]) -> None:
     torch.set_num_threads(1)
     step.BUCKET_NUMEL = 1000  # so that even a tiny model's gradients travel in several buckets
+    for is_then, phase in groupby(arguments, key=THEN.__eq__):
+        if not is_then:
+            accelerator = train(*phase)
+    setup.leave(accelerator)
+
+
+def train(task_file: str, out: str, start: str, stop: str, checkpoint: str | None = None) -> Accelerator:
     task = read_task(Path(task_file))
     assert isinstance(task, TrainTask)
     trainer = make_trainer(task, checkpoint=Path(checkpoint) if checkpoint else None)
@@ -36,8 +48,9 @@ def main(task_file: str, out: str, start: str, stop: str, checkpoint: str | None
             folder = Path(out) / f"state-{number + 1}"
             folder.mkdir(exist_ok=True)
             trainer.snapshot(step=number + 1, metrics=metrics).write_into(folder)
-    setup.leave(accelerator)
+    accelerator.wait_for_everyone()
+    return accelerator
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from fakes.backends import apart, array_of
-from fakes.torch_gang import run_gang
+from fakes.torch_gang import Phase, run_gang
 from fakes.torch_runs import make_micro, make_task, make_trainer
 from sdjob.diffusion.parts import part_file, stored_tensors
 from sdjob.loop import StepMetrics
@@ -38,18 +38,20 @@ def bytes_of(folder: Path):
 
 @pytest.fixture(scope="module")
 def gangs(sd1, tmp_path_factory):
-    """One step whole; from there two steps whole, the same spread, and the second of these again from the spread first."""
+    """Three steps whole; the last two of them spread; and of these the last one again."""
     out = tmp_path_factory.mktemp("gangs")
     whole, spread = (make_task(sd1, method="full", train={**TRAIN, "fsdp": fsdp}) for fsdp in (False, True))
-    first = run_gang(whole, out / "first", ranks=RANKS, start=0, stop=1) / "state-1"
-    run_gang(whole, out / "whole", ranks=RANKS, start=1, stop=3, checkpoint=first)
-    run_gang(spread, out / "spread", ranks=RANKS, start=1, stop=3, checkpoint=first)
-    run_gang(spread, out / "resumed", ranks=RANKS, start=2, stop=3, checkpoint=out / "spread" / "state-2")
+    run_gang(
+        Phase(whole, out / "whole", 0, 3),
+        Phase(spread, out / "spread", 1, 3, checkpoint=out / "whole" / "state-1"),
+        Phase(spread, out / "resumed", 2, 3, checkpoint=out / "spread" / "state-2"),
+        ranks=RANKS,
+    )
     return out
 
 
 def test_they_train_as_processes_that_have_everything(gangs):
-    start = tensors(gangs / "first" / "state-1")
+    start = tensors(gangs / "whole" / "state-1")
     ours, theirs = tensors(gangs / "spread" / "state-3"), tensors(gangs / "whole" / "state-3")
     assert ours.keys() == theirs.keys()
     assert {name.split(".")[0] for name in ours} == {"unet", "optimizer", "ema"}
