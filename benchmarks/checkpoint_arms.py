@@ -165,7 +165,8 @@ def orbax_async(work: Work, uri: str, scratch: Path) -> tuple[Save, Finish]:
 
 def sdjob_trainer(work: Work, _uri: str, scratch: Path) -> tuple[Save, Finish]:
     """The trainer's side: the project's own Saver and snapshot, with the parent at the other end of the channel."""
-    from sdjob.loop import Link, LoopPlan, Saver, StepMetrics  # noqa: PLC0415 (not every arm's)
+    from sdjob.link import Link  # noqa: PLC0415 (not every arm's)
+    from sdjob.loop import LoopPlan, Saver, StepMetrics  # noqa: PLC0415 (not every arm's)
     from sdjob.train_torch.state import TrainState, snapshot  # noqa: PLC0415 (not every arm's)
 
     channel = inherited_channel()

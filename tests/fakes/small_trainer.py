@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 from sdjob.core.channel import inherited_channel
 from sdjob.core.clock import SystemClock
 from sdjob.core.streams import stream
-from sdjob.loop import Link, Loop, LoopPlan, StepMetrics
+from sdjob.link import Link
+from sdjob.loop import Loop, LoopPlan, StepMetrics
 from sdjob.spec.task import TrainTask, read_task
 
 STEP_S = 0.008

@@ -12,7 +12,8 @@ from safetensors import SafetensorError
 
 from fakes.clock import FakeClock
 from sdjob.core.channel import Channel
-from sdjob.loop import Link, Loop, LoopPlan, StepMetrics
+from sdjob.link import Link
+from sdjob.loop import Loop, LoopPlan, StepMetrics
 
 
 @dataclass

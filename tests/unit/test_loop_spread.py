@@ -12,7 +12,8 @@ import pytest
 
 from fakes.clock import FakeClock
 from sdjob.core.channel import Channel
-from sdjob.loop import Link, Loop, LoopPlan, SaveWord, StepMetrics
+from sdjob.link import Link
+from sdjob.loop import Loop, LoopPlan, SaveWord, StepMetrics
 
 RANKS, PATIENCE_S = 3, 60.0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from sdjob.loop import Link
+from sdjob.link import Link
 
 # https://github.com/jax-ml/jax/blob/jax-v0.10.2/jax/_src/dispatch.py; reading from the cache counts as compiling.
 DURATIONS = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")

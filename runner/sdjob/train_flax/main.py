@@ -9,7 +9,8 @@ import jax
 from sdjob.core.channel import Channel, inherited_channel
 from sdjob.core.clock import SystemClock
 from sdjob.core.errors import PeerLostError, SdjobError, UnavailableError, UsageError
-from sdjob.loop import Link, Loop
+from sdjob.link import Link
+from sdjob.loop import Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_flax import hosts, setup
 from sdjob.train_flax.batches import build_batches

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sdjob.encodings.reader import Encodings, without_axis
 from sdjob.encodings.shard import Dtype, Rows
 from sdjob.encodings.work import Pass
-from sdjob.loop import Link
+from sdjob.link import Link
 from sdjob.spec.task import TrainTask
 from sdjob.train_flax.conditioning import TextEncoders, TextTraits, Tokenizers, encoded_captions
 from sdjob.train_flax.encode import encode_pictures, wide_enough

@@ -11,7 +11,8 @@ import transformers
 from sdjob.core.channel import Channel, inherited_channel
 from sdjob.core.clock import SystemClock
 from sdjob.core.errors import SdjobError, UsageError
-from sdjob.loop import Link, Loop
+from sdjob.link import Link
+from sdjob.loop import Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_torch import setup
 from sdjob.train_torch.batches import build_batches

@@ -20,7 +20,7 @@ from torch import Tensor
 from sdjob.encodings.reader import Encodings, without_axis
 from sdjob.encodings.shard import Dtype, Rows
 from sdjob.encodings.work import Pass
-from sdjob.loop import Link
+from sdjob.link import Link
 from sdjob.spec.task import TrainTask
 from sdjob.train_torch.conditioning import TextEncoders, Tokenizers
 from sdjob.train_torch.encode import encode_pictures
