@@ -103,6 +103,13 @@ def test_flax_is_compiled_ahead_for_tpus_alone(children, tmp_path):
     assert children == []
 
 
+def test_a_state_that_is_spread_is_not_made_ahead(children, tmp_path):
+    with pytest.raises(UsageError, match="the state is spread over several") as refused:
+        ask(make_job("nvidia-l4:2", train={"method": "full", "fsdp": True}), tmp_path)
+    assert refused.value.where == "train.fsdp"
+    assert children == []
+
+
 def test_a_package_that_is_missing(children, tmp_path, monkeypatch):
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "libtpu" else object())
     with pytest.raises(UnavailableError, match=r"pip install 'sdjob\[tpu\]'"):

@@ -123,5 +123,15 @@ def test_the_state_is_spread_over_a_hosts_chips_by_flax_alone():
     assert spread.parts["moments"] == pytest.approx(whole.parts["moments"] / 4, rel=1e-6)
 
 
+def test_what_torch_spreads_over_four_gpus():
+    whole, spread = (memory("nvidia-l4:4", train=FULL | {"ema": {}, "global_batch": 4, "fsdp": fsdp}) for fsdp in (False, True))
+    for part in ("weights", "moments", "ema"):
+        assert spread.parts[part] == pytest.approx(whole.parts[part] / 4, rel=1e-6)
+    assert spread.parts.get("gradients", 0) <= whole.parts["gradients"] / 2
+    # A block whole, with its gradients; but not the flat buffers.
+    assert 0.1 * GIB < spread.parts["workspace"] - whole.parts["workspace"] < 2 * GIB
+    assert memory("nvidia-l4", train=FULL | {"fsdp": True}).parts["moments"] == pytest.approx(8 * UNET_SD1, rel=0.01)
+
+
 def test_whose_model_it_is():
     assert model_of(make_job()).shape is SD1

@@ -140,3 +140,11 @@ def test_changes_to_rounding():
     old = job("train.global_batch=4")
     new = job("train.global_batch=4", "train.device_batch=2", "run.accelerator=cpu", "run.max_hours=3", "train.seed=5")
     assert explain_difference(rounding_part(old), rounding_part(new)) == ["train.device_batch: 1 -> 2"]
+
+
+def test_a_state_that_is_spread_is_the_same_run_to_rounding():
+    whole, spread = job("train.method=full"), job("train.method=full", "train.fsdp=true")
+    parts = [identity_parts(one, model_hashes=HASHES, index_sha256="1") for one in (whole, spread)]
+    assert parts[0] == parts[1]
+    assert explain_difference(rounding_part(whole), rounding_part(spread)) == ["train.fsdp: absent -> true"]
+    assert "fsdp" not in rounding_part(whole)["train"], "runs that older versions began know no such field"
