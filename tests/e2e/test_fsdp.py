@@ -46,7 +46,7 @@ def test_two_that_share_a_state_train_as_two_that_have_all_of_it(workshop, tmp_p
     whole, spread = straight(workshop, spread=False), straight(workshop, spread=True)
     assert spread.losses() == pytest.approx(whole.losses(), rel=1e-5)
     assert set(spread.losses()) == set(range(1, STEPS + 1))
-    ours, theirs = (trained(job, folder=tmp_path / str(number)) for number, job in enumerate((spread, whole)))
+    ours, theirs = (trained(job, folder=tmp_path / str(number), step=STEPS) for number, job in enumerate((spread, whole)))
     assert any(name.startswith("ema.") for name in ours)
     assert apart(ours, theirs, start=untrained(workshop, "full", like=ours)) <= ROUNDING
     assert len(spread.samples()) == 1, "all draw, and one writes"
@@ -72,7 +72,7 @@ def test_what_one_gang_began_another_ends(workshop, tmp_path, fields, spread_bef
     said = ended.one("inexact")["message"]
     assert all(word in said for word in words), said
     assert job.losses() == pytest.approx(before.losses(), rel=ROUNDING)
-    ours, theirs = trained(job, folder=tmp_path / "ours"), trained(before, folder=tmp_path / "theirs")
+    ours, theirs = (trained(of, folder=tmp_path / name, step=STEPS) for of, name in ((job, "ours"), (before, "theirs")))
     assert apart(ours, theirs, start=untrained(workshop, "full", like=theirs)) <= ROUNDING
 
 
