@@ -1,14 +1,19 @@
 """The pass without a model: fixed batches, the same bytes every time, and what is read back is what was computed."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 
 from fakes.encoded import TellingEncoder, computed, encode_task, encoding_job, plan_of, scanned, shards_at
 from fakes.memory_store import MemoryStore
 from fakes.pictures import write_picture_folder
+from sdjob.core.errors import StorageError
 from sdjob.data.buckets import nearest_size
 from sdjob.data.samples import SampleSource
 from sdjob.data.targets import settled_crop
+from sdjob.encodings import shard
 from sdjob.encodings.reader import Encodings, read_table
 from sdjob.encodings.samples import EncodedSource
 from sdjob.encodings.shard import Rows, mapped_shard, widened, write_shard
@@ -118,6 +123,17 @@ def test_a_shard_gives_back_every_bit(tmp_path, dtype):
     read = mapped_shard(tmp_path / file.file_name)["mean_CHW"]
     assert read.dtype == dtype
     assert np.array_equal(read.values_E, values)
+
+
+def test_a_disk_without_room_for_a_shard_is_told_and_nothing_is_left_of_it(tmp_path, monkeypatch):
+    def fill(path, **_):
+        path.write_bytes(b"torn")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shard, "write_tensors", fill)
+    with pytest.raises(StorageError, match=r"an encoding cannot be written: No space left on device\. Make room there"):
+        write_shard({"mean_CHW": Rows("F32", np.zeros((1, 4, 8, 8)))}, name="a" * 32, folder=tmp_path, aside=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bfloat16_is_the_upper_half_of_a_float():
