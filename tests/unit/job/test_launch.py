@@ -1,11 +1,14 @@
 """The trainer's command line and environment."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fakes.checkpoints import make_job
 from sdjob.job.launch import GangShape, trainer_commands
+from sdjob.spec.task import TrainTask
 
 TASK = Path("/scratch/task.json")
 
@@ -44,6 +47,28 @@ def test_arithmetic_on_a_cpu_is_held_to_the_runs_own_instructions_where_it_must_
     assert exact["ONEDNN_MAX_CPU_ISA"] == exact["MKL_CBWR"] == "AVX2"
     assert (wide["ATEN_CPU_CAPABILITY"], wide["ONEDNN_MAX_CPU_ISA"], wide["MKL_CBWR"]) == ("avx512", "AVX512_CORE", "AVX512")
     assert not {"ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR"} & fast.keys()
+
+
+def test_memory_is_kept_from_step_to_step_unless_malloc_is_set_or_another():
+    names = {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"}
+    assert not names & commands()[0].environment.keys()
+    assert names <= commands(keeps_memory=True)[0].environment.keys()
+    for own in ({"MALLOC_ARENA_MAX": "1"}, {"LD_PRELOAD": "libjemalloc.so"}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}):
+        assert not names & commands(own, keeps_memory=True)[0].environment.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "changed", "keeps"),
+    [("full", {}, True), ("lora", {}, False), ("full", {"device": "cuda"}, False)],
+    ids=["full", "lora", "cuda"],
+)
+def test_a_full_run_of_torch_on_a_cpu_keeps_its_memory(tmp_path, method, changed, keeps):
+    job = make_job(method)
+    task = TrainTask(
+        job=job, model=tmp_path, pictures=tmp_path, index=tmp_path, scratch=tmp_path, total_steps=1, start_step=0,
+        restore_from=None, init_from=None, device="cpu", threads=1,
+    )  # fmt: skip
+    assert GangShape.of(replace(task, **changed), num_processes=1, num_devices=1).keeps_memory is keeps
 
 
 @pytest.mark.parametrize("deterministic", [True, False])
