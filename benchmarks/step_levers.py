@@ -67,6 +67,11 @@ def torchs_layout(runner: StepRunner) -> None:
     runner.models.unet.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
 
 
+def channels_last(runner: StepRunner) -> None:
+    """The trainer lays it out so for one picture at a time alone."""
+    setup.lay_out(runner.models.unet)
+
+
 def unfused(runner: StepRunner) -> None:
     for group in runner.state.optimizer.param_groups:
         group["fused"] = False
@@ -87,11 +92,15 @@ def keep_memory(keep: bool) -> None:
 @dataclass(frozen=True)
 class Lever:
     undo: Callable[[StepRunner], None] = lambda _: None
+    pull: Callable[[StepRunner], None] = lambda _: None
     switch: Switch = lambda _: None
 
 
 LEVERS = {
-    "lora": {"lora-as-one": Lever(pefts_layers), "channels-last": Lever(torchs_layout), "kept-memory": Lever(switch=keep_memory)},
+    "lora": {
+        "lora-as-one": Lever(pefts_layers), "channels-last": Lever(torchs_layout, channels_last),
+        "kept-memory": Lever(switch=keep_memory),
+    },
     "full": {
         "fused-adamw": Lever(unfused), "clip-where-needed": Lever(always_clipped), "kept-memory": Lever(switch=keep_memory),
     },
@@ -155,6 +164,7 @@ def compare(task: TrainTask, lever: Lever) -> tuple[float, float]:
     torch.set_num_threads(ARGS.threads)
     runners = {False: runner_of(task), True: runner_of(task)}
     lever.undo(runners[False])
+    lever.pull(runners[True])
     batch = batch_of(task, features=runners[True].models.unet.config["cross_attention_dim"])
     spent: dict[bool, list[float]] = {False: [], True: []}
     for step in range(WARM_UP + ARGS.rounds):

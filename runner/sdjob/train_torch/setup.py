@@ -100,7 +100,8 @@ def build_models(task: TrainTask, *, accelerator: Accelerator) -> Models:
     """Frozen parts in the compute precision, trainable ones as float32 masters; no encoders where they have run before."""
     train, device = task.job.train, accelerator.device
     unet, spreads = load_unet(task), is_spread(task, accelerator)
-    if not spreads and (device.type == "cuda" or train.method == "lora"):  # FSDP knows one layout alone
+    pays = device.type == "cuda" or (train.method == "lora" and train.device_batch == 1)
+    if pays and not spreads:  # FSDP knows one layout alone
         lay_out(unet)  # before the adapters: peft's DoRA of convolutions takes views of theirs
     if train.method == "lora":
         add_lora(unet, spec=train.lora, seed=train.seed)
@@ -151,7 +152,8 @@ def file_choice(task: TrainTask) -> dict[str, Any]:
 
 def lay_out(model: UNet2DConditionModel | AutoencoderKL) -> None:
     """Channels last, as cuDNN's kernels for tensor cores want them (https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html).
-    On a CPU a VAE gains an eighth by it and a UNet with a LoRA up to a tenth; one whose weights have gradients loses as much."""
+    On a CPU a VAE gains an eighth by it, and a UNet with a LoRA that sees one picture at a time up to a fifteenth, the smaller the
+    picture the more. With four at a time it loses a tenth, and as much where the UNet's own weights have gradients."""
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch leaves it out of its overloads)
 
 
