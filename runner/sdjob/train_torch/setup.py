@@ -152,8 +152,8 @@ def file_choice(task: TrainTask) -> dict[str, Any]:
 
 def lay_out(model: UNet2DConditionModel | AutoencoderKL) -> None:
     """Channels last, as cuDNN's kernels for tensor cores want them (https://docs.pytorch.org/tutorials/intermediate/memory_format_tutorial.html).
-    On a CPU a VAE gains an eighth by it, and a UNet with a LoRA that sees one picture at a time up to a fifteenth, the smaller the
-    picture the more. With four at a time it loses a tenth, and as much where the UNet's own weights have gradients."""
+    On a CPU a VAE gains an eighth by it, and a UNet with a LoRA that sees one picture at a time up to a fifteenth, the smaller
+    the picture the more. With four at a time it loses a tenth, and as much where the UNet's own weights have gradients."""
     model.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] (torch leaves it out of its overloads)
 
 
