@@ -77,7 +77,7 @@ FULL: Row = {
     "held_out": True,
     "kills": ("commit",),
 }
-SPREAD: Row = {**FULL, "fsdp": True, "accumulation": 2, "kills": ("save", "commit")}
+SPREAD: Row = {**FULL, "fsdp": True, "accumulation": 2}
 # Everything that flax has of its own to lose: dropout's keys, another attempt's compilation, encodings (none with random crops).
 FLAX: Row = {**LORA, "backend": "flax", "crop": "center", "text_encoder": True, "processes": 2, "kills": ("start-up", "save")}
 # Two text encoders that learn too, with dropout of their own.
