@@ -158,12 +158,12 @@ class Saver:
         return SaveWord.BUSY in self.heard if self.plan.is_spread else self.link.saving
 
     def save(self, take: Callable[[], Snapshot], *, step: int, metrics: StepMetrics, must: bool) -> None:
+        self.raise_failure()
         if must:
             self.finish()
         elif self.is_busy:
             self._skip(step)
             return
-        self.raise_failure()
         started_s = self.clock.monotonic_s()
         snapshot = take()
         if self.plan.is_main:

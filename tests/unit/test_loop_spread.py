@@ -13,7 +13,7 @@ import pytest
 from fakes.clock import FakeClock
 from sdjob.core.channel import Channel
 from sdjob.link import Link
-from sdjob.loop import Loop, LoopPlan, SaveWord, StepMetrics
+from sdjob.loop import Loop, LoopPlan, Saver, SaveWord, StepMetrics
 
 RANKS, PATIENCE_S = 3, 60.0
 
@@ -195,3 +195,21 @@ def test_all_draw_and_one_tells(tmp_path):
     assert [rank.drawn for rank in ranks] == [["00000008", "00000016", "00000020"]] * RANKS
     assert events(ranks[0], "samples") == [("samples", 8), ("samples", 16), ("samples", 20)]
     assert not events(ranks[1], "samples")
+
+
+@dataclass
+class Broken:
+    def write_into(self, folder):
+        raise ZeroDivisionError("a fault")
+
+
+def test_a_fault_in_writing_ends_the_training_at_the_next_save_though_the_first_is_never_answered(tmp_path):
+    plan = LoopPlan(0, 20, 1, 5, None, None, tmp_path, num_ranks=1, is_main=True)
+    link = Link(Channel(read_fd=-1, write_fd=-1), on_parent_gone=lambda: None)
+    link._idle.set()
+    saver = Saver(plan, link, FakeClock(), last_step=0, last_time_s=0.0)
+    metrics = StepMetrics(loss=1.0, grad_norm=1.0, learning_rate=0.1, stop=False)
+    saver.save(Broken, step=5, metrics=metrics, must=False)
+    saver._writing.join()
+    with pytest.raises(ZeroDivisionError):
+        saver.save(lambda: Part(0, fails=False), step=10, metrics=metrics, must=False)
