@@ -232,7 +232,7 @@ class TorchTrainer:
 
     def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
         scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
-        return states.snapshot(self.runner.state, scalars=scalars)
+        return states.snapshot(self.runner.state, scalars=scalars, last=step == self.task.total_steps)
 
     def validate(self, folder: Path) -> None:
         """Where the weights are spread all ranks draw, as each brings rows that the others need; the pictures are the same."""

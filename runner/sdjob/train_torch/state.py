@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,10 @@ class Arena:
 
     _copies: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
-    def take(self, name: str, tensor: Tensor) -> Tensor:
+    def take(self, name: str, tensor: Tensor, *, last: bool = False) -> Tensor:
+        """last: no step comes after, so that what is there in its file's form need not be copied."""
+        if last and not tensor.is_cuda and tensor.is_contiguous() and tensor.dtype == torch.float32:
+            return tensor.detach()
         if name not in self._copies:
             dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
             self._copies[name] = torch.empty(tensor.shape, dtype=dtype, pin_memory=tensor.is_cuda)
@@ -57,7 +61,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class HostSnapshot:
-    """Copies on the host: the training may go on while another thread writes them."""
+    """Copies on the host: the training may go on while another thread writes them. After the last step there may be none."""
 
     files: dict[str, dict[str, Tensor]]
     scalars: dict[str, Any] | None
@@ -70,9 +74,9 @@ class HostSnapshot:
             (folder / "state.json").write_text(json.dumps(self.scalars, sort_keys=True), encoding="utf-8")
 
 
-def snapshot(state: TrainState, *, scalars: Mapping[str, Any]) -> HostSnapshot:
+def snapshot(state: TrainState, *, scalars: Mapping[str, Any], last: bool = False) -> HostSnapshot:
     """Into the memory of the snapshot before, which must have been written by now: at most one save is in flight."""
-    take = state.arena.take
+    take = partial(state.arena.take, last=last and state.shards is None)
     on_cuda = any(parameter.is_cuda for parameter in state.parameters.values())
     if on_cuda and state.ema is not None:
         torch.cuda.synchronize()  # averages that are kept on the host may still be on their way there

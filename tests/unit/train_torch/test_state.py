@@ -133,6 +133,21 @@ def test_the_next_snapshot_takes_the_memory_of_the_one_before(sd1):
     assert len(set(places[0].values())) == len(places[0]), "each tensor has a place of its own"
 
 
+def test_the_last_snapshot_is_the_live_state_itself_and_makes_the_same_files(sd1, tmp_path):
+    task = make_task(sd1, method="full", train=TRAIN)
+    trainer = make_trainer(task)
+    metrics = run(trainer, start=0, stop=1)
+    copied, last = (trainer.snapshot(step=step, metrics=metrics) for step in (1, task.total_steps))
+    for snapshot, folder in ((copied, tmp_path / "copied"), (last, tmp_path / "last")):
+        folder.mkdir()
+        snapshot.write_into(folder)
+    for file, tensors in last.files.items():
+        assert (tmp_path / "last" / file).read_bytes() == (tmp_path / "copied" / file).read_bytes()
+        assert all(tensor.data_ptr() != copied.files[file][name].data_ptr() for name, tensor in tensors.items())
+    for name, parameter in trainer.runner.state.parameters.items():
+        assert last.files["weights.safetensors"][name].data_ptr() == parameter.data_ptr()
+
+
 def test_a_parameter_without_a_gradient_so_far(sd1, tmp_path):
     """AdamW makes its moments at its first update: none are saved, none are missed, and the next step is the same."""
     task = make_task(sd1)
