@@ -21,7 +21,7 @@ from fakes.running import Ended, Job, Running
 Blow = Literal["kill the parent", "kill the trainer", "stop", "stop, then kill", "sleep beside another"]
 BLOWS: tuple[Blow, ...] = ("kill the parent", "kill the trainer", "stop", "stop, then kill", "sleep beside another")
 ROW = "blows"  # a test's property: [kind of place, blow -> how often it fell]
-TRAINER = b"fakes.small_trainer"
+TRAINERS = (b"fakes.small_trainer", b"sdjob.train_torch")
 MOST_BLOWS = 40  # a run of these is done long before
 LONGEST_MOMENT_S = 0.15
 TESTS = Path(__file__).parent.parent
@@ -35,8 +35,13 @@ ENDINGS: dict[Blow, set[int]] = {
 
 
 def start_small(job: Job, *, environment: Mapping[str, str], machine: str = "a", inside: Sequence[str] = ()) -> Running:
-    """`sdjob run` with the small trainer; each machine has a scratch of its own."""
-    command = [*inside, sys.executable, "-m", "fakes.small_run", "run", "--log", "json", str(job.file)]
+    """`sdjob run` with the small trainer."""
+    return start(job, module="fakes.small_run", environment=environment, machine=machine, inside=inside)
+
+
+def start(job: Job, *, module: str, environment: Mapping[str, str], machine: str, inside: Sequence[str] = ()) -> Running:
+    """`sdjob run`; each machine has a scratch of its own."""
+    command = [*inside, sys.executable, "-m", module, "run", "--log", "json", str(job.file)]
     own = {"SDJOB_SCRATCH": str(job.folder / f"machine-{machine}"), "PYTHONPATH": str(TESTS)}
     return Running.begin(command, folder=job.folder, environment={**environment, **own})
 
@@ -49,6 +54,10 @@ class Struck:
     seed: int
     environment: Mapping[str, str]
     least: int = 5
+    blows_of: Sequence[Blow] = BLOWS
+    module: str = "fakes.small_run"
+    """What is `sdjob` here."""
+    longest_moment_s: float = LONGEST_MOMENT_S
     blows: Counter[Blow] = field(default_factory=Counter[Blow])
     attempts: int = 0
     newest: int = 0
@@ -58,7 +67,7 @@ class Struck:
         """Struck at least so often where it lives long enough; then an attempt that nobody disturbs, or that finds it done."""
         rng = random.Random(self.seed)
         while sum(self.blows.values()) < self.least and self.attempts < MOST_BLOWS:
-            blow = rng.choice(BLOWS)
+            blow = rng.choice(self.blows_of)
             if self._struck(blow, rng=rng):
                 self.blows[blow] += 1
         ended = self._heard(self._start().end())
@@ -75,13 +84,13 @@ class Struck:
         """On the same machine as the one before, or on another whose scratch is empty."""
         self.attempts += 1
         machine = random.Random(f"{self.seed} {self.attempts}").choice("ab")
-        return start_small(self.job, environment=self.environment, machine=machine)
+        return start(self.job, module=self.module, environment=self.environment, machine=machine)
 
     def _struck(self, blow: Blow, *, rng: random.Random) -> bool:
         """Whether the blow fell: a run that had ended before must have ended well."""
         running = self._start()
         running.wait_for_events(rng.choice((0, 1, 2, 3, 5, 8, 13)))
-        time.sleep(rng.uniform(0.0, LONGEST_MOMENT_S))
+        time.sleep(rng.uniform(0.0, self.longest_moment_s))
         if running.process.poll() is not None:
             ended = self._heard(running.end())
             assert ended.code == 0, ended.output
@@ -124,4 +133,6 @@ def kill_trainer(running: Running) -> None:
 
 
 def trainers_of(parent: int) -> list[int]:
-    return [int(p.name) for p in Path("/proc").glob("[0-9]*") if parent_of(p) == parent and TRAINER in command_of(p)]
+    return [
+        int(p.name) for p in Path("/proc").glob("[0-9]*") if parent_of(p) == parent and any(t in command_of(p) for t in TRAINERS)
+    ]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fakes.blows import ROW, Struck
+from fakes.blows import ROW, Blow, Struck
 from fakes.faulty_proxy import Asked, Fault, FaultyProxy
 from fakes.running import Job, Workshop
 from sdjob.ckpt.engine import CommitLog
@@ -31,6 +31,8 @@ SMALL: dict[str, Any] = {
     "validation": None,
     "publish": [],
 }
+TORCH: dict[str, Any] = {**SMALL, "train__steps": 400, "checkpoint__every_steps": 2, "train__ema": {"decay": 0.9}}
+KILLS: tuple[Blow, ...] = ("kill the parent",)  # it takes the trainer with it
 SERVERS = {"s3": ("seaweed", "AWS_ENDPOINT_URL_S3"), "gs": ("gcs_server", "STORAGE_EMULATOR_HOST")}
 LIKELY = 0.02  # of each kind of trouble, for each request
 FOR_EVER = 10**9
@@ -124,3 +126,23 @@ def test_a_struck_run_ends_as_if_nothing_had_been(kind, seed, strike):
 @pytest.mark.parametrize("kind", ["file", *SERVERS])
 def test_many_struck_runs(kind, seed, strike):
     strike(kind, seed=seed)
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_torch_killed_at_random(method, workshop, tmp_path, record_property):
+    """Twenty times each: with the real trainer an attempt is its start, for the most part."""
+    fields = {**TORCH, "train__method": method}
+    whole = workshop.finished(f"blows-{method}", **fields)
+    struck = Struck(
+        workshop.job(tmp_path / "job", **fields),
+        seed=0,
+        environment={},
+        least=20,
+        blows_of=KILLS,
+        module="sdjob",
+        longest_moment_s=3.0,
+    ).to_the_end()
+    assert struck.job.done_digest() == whole.done_digest()
+    assert sum(struck.blows.values()) == struck.least, struck.blows
+    record_property(ROW, [f"file, torch, {method}", dict(struck.blows)])
