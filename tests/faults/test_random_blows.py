@@ -33,6 +33,7 @@ SMALL: dict[str, Any] = {
 }
 TORCH: dict[str, Any] = {**SMALL, "train__steps": 400, "checkpoint__every_steps": 2, "train__ema": {"decay": 0.9}}
 KILLS: tuple[Blow, ...] = ("kill the parent",)  # it takes the trainer with it
+MANY_KILLS = 12
 SERVERS = {"s3": ("seaweed", "AWS_ENDPOINT_URL_S3"), "gs": ("gcs_server", "STORAGE_EMULATOR_HOST")}
 LIKELY = 0.02  # of each kind of trouble, for each request
 FOR_EVER = 10**9
@@ -104,13 +105,14 @@ def place_of(kind: str, request: pytest.FixtureRequest, folder: Path, *, seed: i
 @pytest.fixture
 def strike(
     request: pytest.FixtureRequest, tmp_path: Path, workshop: Workshop, whole: str, record_property: Callable[[str, object], None]
-) -> Callable[..., None]:
-    def to_the_end(kind: str, *, seed: int) -> None:
+) -> Callable[..., Struck]:
+    def to_the_end(kind: str, *, seed: int, **blows: Any) -> Struck:
         with place_of(kind, request, tmp_path, seed=seed) as place:
             job = workshop.job(tmp_path / "job", **{**SMALL, "checkpoint__to": place.to})
-            struck = Struck(job, seed=seed, environment=place.environment).to_the_end()
+            struck = Struck(job, seed=seed, environment=place.environment, **blows).to_the_end()
             place.check(digest=whole)
         record_property(ROW, [kind, dict(struck.blows)])
+        return struck
 
     return to_the_end
 
@@ -126,6 +128,14 @@ def test_a_struck_run_ends_as_if_nothing_had_been(kind, seed, strike):
 @pytest.mark.parametrize("kind", ["file", *SERVERS])
 def test_many_struck_runs(kind, seed, strike):
     strike(kind, seed=seed)
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("kind", ["file", *SERVERS])
+def test_a_run_killed_many_times(kind, seed, strike):
+    struck = strike(kind, seed=seed, least=MANY_KILLS, blows_of=KILLS, longest_moment_s=0.0)
+    assert struck.blows.total() == MANY_KILLS
 
 
 @pytest.mark.full_matrix

@@ -11,10 +11,10 @@ def test_of_pruned_commits_no_manifest_is_kept(tmp_path):
     log = commit_log(MemoryStore(), keep=2)
     log.claim(attempt="1", host="pod-a")
     gc.collect()
-    before = sum(isinstance(thing, Manifest) for thing in gc.get_objects())
+    before = sum(type(thing) is Manifest for thing in gc.get_objects())
     for step in range(1, 21):
         log.commit(snapshot(tmp_path / "states", step=step), step=step, facts={"loss": 0.5})
         log.prune()
     gc.collect()
-    kept = sum(isinstance(thing, Manifest) for thing in gc.get_objects()) - before
+    kept = sum(type(thing) is Manifest for thing in gc.get_objects()) - before
     assert 2 <= kept <= 3, "the live ones, and the one that the last prune has retired"
