@@ -1,6 +1,7 @@
 """What tests share: golden files, real runs, servers."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,11 @@ from fakes.weather import Weather
 if TYPE_CHECKING:  # the SDKs that servers.py imports are for the tests that use a server
     from fakes.hub import Desk, Hub
     from fakes.servers import GcsServer, S3Server
+
+
+# A shell starts what it leaves in the background without Ctrl-C, and so would be all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from fakes.blows import start_small
 from fakes.faulty_proxy import Asked, Fault, FaultyProxy
-from fakes.running import Job, Running, Workshop
+from fakes.running import Job, Running, Workshop, wait_until
 from fakes.servers import start_seaweed
 from fakes.weather import inside_mounts, small_disk
 from sdjob.ckpt.engine import CommitLog
@@ -139,7 +139,12 @@ def test_the_scratch_disk_is_full_for_a_while(workshop, tmp_path):
     running = start_small(job, environment={}, inside=inside_mounts(small_disk(scratch, size_kib=4096)))
     running.wait_for("commit")
     disk = Path(f"/proc/{running.pid}/root{scratch}")
-    fill(disk / "filler")
+
+    def is_missed() -> bool:
+        fill(disk / "filler")  # again: a save that was under way before has given its room back
+        return "No space left" in running.output
+
+    wait_until(is_missed, what="a save that finds no room")
     failed = running.wait_for("save-missed", message=lambda message: "No space left" in message)
     (disk / "filler").unlink()
     ended = running.end()
@@ -150,7 +155,7 @@ def test_the_scratch_disk_is_full_for_a_while(workshop, tmp_path):
 
 
 def fill(path: Path) -> None:
-    with path.open("wb", buffering=0) as file:
+    with path.open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(b"\0" * 512)
