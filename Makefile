@@ -26,7 +26,7 @@ check: .venv/test-ready  ## lint, types, import contracts, unit tests, goldens
 	$(BIN)/lint-imports
 	$(PYTEST) tests/unit tests/golden
 
-faults: .venv/test-ready  ## the full table of resume and stop combinations; about half an hour
+faults: .venv/test-ready  ## the full table of resume and stop combinations, hundreds of random kills; more than an hour
 	$(PYTEST) tests/faults tests/e2e -m full_matrix
 
 goldens: .venv/test-ready  ## rewrite the golden files; read the diff
