@@ -6,7 +6,6 @@ The trainer's double computes a state from the state before, so that whatever wa
 import hashlib
 import itertools
 import random
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from simulator.bucket import Bucket, Client
 from simulator.checker import Checker
 from simulator.plan import Plan
 from simulator.scheduler import ActorClock, Call, Crash, Fate, Scheduler
+from simulator.small_files import files_in, put
 from simulator.truth import digest_of
 
 STEPS_A_SAVE = 10
@@ -35,6 +35,9 @@ Files = dict[str, bytes]
 class SilentLog(Log):
     def _write(self, line: str) -> None:
         """Nobody reads it."""
+
+
+SILENT = SilentLog(secrets=())
 
 
 @dataclass
@@ -76,7 +79,7 @@ class World:
         log = CommitLog(
             client,
             clock=clock,
-            log=SilentLog(secrets=()),
+            log=SILENT,
             keep=self.plan.keep,
             keep_every=self.plan.keep_every and self.plan.keep_every * STEPS_A_SAVE,
             backoff=Backoff(attempts=self.plan.tries, clock=clock, rng=rng),
@@ -115,6 +118,7 @@ class Attempt:
     def run(self) -> Exception | None:
         """What it ended with."""
         log, client = self.world.commit_log(self.name)
+        (self.world.folder / self.name).mkdir()
         error: Exception | None = None
         try:
             self._run(log)
@@ -146,8 +150,8 @@ class Attempt:
     def _gone_on_from(self, restored: Restored | None) -> str:
         if restored is None:
             return ""
-        self.state = (restored.folder / "weights.safetensors").read_text()
-        self.step = int((restored.folder / "state.json").read_bytes())
+        files = files_in(restored.folder)
+        self.state, self.step = files["weights.safetensors"].decode(), int(files["state.json"])
         return restored.digest
 
     def _train(self, log: CommitLog) -> str:
@@ -157,7 +161,7 @@ class Attempt:
             ledger=SilentLedger(),  # type: ignore[arg-type]
             stop=NoStop(),  # type: ignore[arg-type]
             clock=ActorClock(self.world.scheduler),
-            log=SilentLog(secrets=()),
+            log=SILENT,
             on_over=lambda _: saves.put(self._next_save()) if self.step < self.world.last_step else saves.put(None),  # type: ignore[arg-type]
             on_failure=lambda: None,
             kept=self.kept,
@@ -176,9 +180,9 @@ class Attempt:
         self.state = next_state(self.state, step=self.step, salt="" if world.plan.exact else self.name)
         files = files_of(self.state, step=self.step, recurring=world.plan.recurring)
         folder = world.folder / self.name / f"step-{self.step}"
-        folder.mkdir(parents=True)
+        folder.mkdir()
         for name, data in files.items():
-            (folder / name).write_bytes(data)
+            put(f"{folder}/{name}", data)
         world.checker.snapshots[digest_of(files)] = files
         final = self.step == world.last_step
         return Save(self.step, folder, {"loss": 0.5, "grad_norm": 1.0}, stall_s=0.0, final=final)
@@ -214,8 +218,6 @@ def pod(world: World, number: int) -> None:
         except Crash:
             if world.scheduler.stopped:
                 return
-        finally:
-            shutil.rmtree(world.folder / name, ignore_errors=True)
 
 
 def _spoil(kept: Kept) -> None:

@@ -4,6 +4,7 @@ What takes effect is told to the checker at that moment, in the order in which i
 """
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol
 
 from sdjob.store.base import ObjectDeniedError, ObjectInfo, ObjectMissingError, TransientStoreError
 from simulator.scheduler import Call, Crash, Director, Fate, Scheduler
+from simulator.small_files import got, put
 
 LISTINGS_KEPT = 12  # how many states back a stale listing can be
 
@@ -34,7 +36,7 @@ class Bucket:
     late: list[Callable[[], object]] = field(default_factory=list[Callable[[], object]])
     """Requests that are under way, whoever sent them."""
 
-    past: list[tuple[str, ...]] = field(default_factory=list[tuple[str, ...]])
+    past: deque[tuple[str, ...]] = field(default_factory=lambda: deque(maxlen=LISTINGS_KEPT))
     """The keys as they were, the latest last."""
 
     def create(self, key: str, data: bytes, *, actor: str) -> bool:
@@ -58,7 +60,6 @@ class Bucket:
 
     def _remember(self) -> None:
         self.past.append(tuple(self.objects))
-        del self.past[:-LISTINGS_KEPT]
 
 
 class Client:
@@ -84,7 +85,7 @@ class Client:
 
     def read_to(self, key: str, path: Path, *, on_chunk: Callable[[bytes], None] | None = None) -> None:
         data = self._received(key, fate=self._fate("read_to", key))
-        path.write_bytes(data)
+        put(path, data)
         if on_chunk is not None:
             middle = len(data) // 2
             on_chunk(data[:middle])
@@ -94,7 +95,7 @@ class Client:
         self._change("write", key, lambda: self._bucket.write(key, data, actor=self._actor))
 
     def write_file(self, key: str, path: Path) -> None:
-        data = path.read_bytes()
+        data = got(path)
         self._change("write_file", key, lambda: self._bucket.write(key, data, actor=self._actor))
 
     def create(self, key: str, data: bytes) -> bool:
@@ -165,7 +166,12 @@ class Client:
         self._calls += 1
         self._on_call(call, fate)
         if fate is not None:
-            self.troubles.add(fate)
+            self._befallen(fate)
+        return fate
+
+    def _befallen(self, fate: Fate) -> None:
+        """What happens to the process, rather than to the object."""
+        self.troubles.add(fate)
         if fate == "crash":
             self._dead = True
             raise Crash
@@ -175,4 +181,3 @@ class Client:
             raise ObjectDeniedError("403 Forbidden")
         if fate == "busy":
             raise TransientStoreError("503 Slow Down")
-        return fate

@@ -14,12 +14,12 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from pathlib import Path
 
 from sdjob.ckpt.engine import Claim, Commit, Restored
 from sdjob.core.errors import DeniedError, FencedError, MissingError, StorageError, UnsoundError
 from simulator.bucket import Bucket
 from simulator.scheduler import Call
+from simulator.small_files import files_in
 from simulator.truth import TrueCommit, Truth, digest_of, manifest_key, parsed, sha256
 
 UNCERTAIN = {"busy", "lost", "late"}
@@ -112,8 +112,9 @@ class Checker:
         if key == f"log/{len(self.truth.slots):012d}.json":
             self._actions[actor].looked = True
 
-    def called(self, call: Call) -> None:
-        if call.method != "delete" or call.key.startswith("probe/"):
+    def deletes(self, call: Call) -> None:
+        """Called, whatever becomes of it."""
+        if call.key.startswith("probe/"):
             return
         actions = self._actions[call.actor]
         if call.key != actions.batch and not actions.looked:
@@ -160,7 +161,7 @@ class Checker:
             self.check_files(restored, actor=actor)
 
     def check_files(self, restored: Restored, *, actor: str) -> None:
-        found = {path.name: path.read_bytes() for path in Path(restored.folder).iterdir()}
+        found = files_in(restored.folder)
         if found != self.snapshots.get(restored.digest) or digest_of(found) != restored.digest:
             self.fail("restored", f"{actor} is given other bytes than those of slot {restored.slot}, step {restored.step}")
 

@@ -14,6 +14,7 @@ from simulator.bucket import Bucket
 from simulator.checker import Checker
 from simulator.plan import Plan, SeededDirector, drawn
 from simulator.scheduler import Call, Director, Fate, Scheduler
+from simulator.small_files import SHARED_MEMORY, folder_of_its_own
 
 BATCH = 2  # blobs a batch of deletions, so that there are many looks at the log
 EARLIEST_DAMAGE, LATEST_DAMAGE = 20, 500  # decisions
@@ -49,14 +50,17 @@ class Sequential:
 
 
 @contextmanager
-def settings(plan: Plan) -> Iterator[None]:
-    """Small figures instead of large ones, so that short histories reach what only long ones would."""
-    before = (prune.BATCH, journal.MANY_SLOTS, journal.ThreadPoolExecutor)
+def settings(plan: Plan) -> Iterator[Path]:
+    """Small figures instead of large ones, so that short histories reach what only long ones would; files in memory."""
+    before = (prune.BATCH, journal.MANY_SLOTS, journal.ThreadPoolExecutor, tempfile.tempdir)
     prune.BATCH, journal.MANY_SLOTS, journal.ThreadPoolExecutor = BATCH, plan.many_slots, Sequential  # type: ignore[misc, assignment]
+    where = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
     try:
-        yield
+        with folder_of_its_own(where) as folder:
+            tempfile.tempdir = str(folder)
+            yield folder
     finally:
-        prune.BATCH, journal.MANY_SLOTS, journal.ThreadPoolExecutor = before  # type: ignore[misc]
+        prune.BATCH, journal.MANY_SLOTS, journal.ThreadPoolExecutor, tempfile.tempdir = before  # type: ignore[misc]
 
 
 def play_seed(seed: int, *, trace: bool = False) -> Outcome:
@@ -65,10 +69,8 @@ def play_seed(seed: int, *, trace: bool = False) -> Outcome:
 
 
 def play(plan: Plan, director: Director, *, trace: bool = False) -> Outcome:
-    shared_memory = Path("/dev/shm")
-    where = shared_memory if shared_memory.is_dir() else None
-    with settings(plan), tempfile.TemporaryDirectory(prefix="sdjob-simulator-", dir=where) as folder:
-        return History(plan, director, Path(folder), keep_trace=trace).play()
+    with settings(plan) as folder:
+        return History(plan, director, folder, keep_trace=trace).play()
 
 
 class History:
@@ -170,10 +172,13 @@ class History:
             self.checker.fail("pruned", f"keep {self.plan.keep}, keep_every {every}: the live steps are {steps}")
 
     def _on_call(self, call: Call, fate: Fate | None) -> None:
-        self.checker.called(call)
-        self.outcome.num_calls += 1
-        self.outcome.way = hash((self.outcome.way, call.actor, call.number, fate))
-        self._say(f"{call.actor} #{call.number} {call.method} {call.key}{f'  -> {fate}' if fate else ''}")
+        if call.method == "delete":
+            self.checker.deletes(call)
+        outcome = self.outcome
+        outcome.num_calls += 1
+        outcome.way = hash((outcome.way, call.actor, call.number, fate))
+        if self._keep_trace:
+            self._say(f"{call.actor} #{call.number} {call.method} {call.key}{f'  -> {fate}' if fate else ''}")
 
     def _say(self, what: str) -> None:
         if self._keep_trace:

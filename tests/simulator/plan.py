@@ -13,8 +13,9 @@ from simulator.scheduler import Actor, Call, Fate
 
 WRITES = ("create", "write", "write_file", "delete")
 READS = ("read", "read_to")
+METHODS = (*WRITES, *READS, "stat", "list")
 TROUBLES: dict[Fate, tuple[str, ...]] = {
-    "busy": (*WRITES, *READS, "stat", "list"),
+    "busy": METHODS,
     "lost": WRITES,
     "late": WRITES,
     "twice": WRITES,
@@ -23,7 +24,7 @@ TROUBLES: dict[Fate, tuple[str, ...]] = {
     "short": READS,
     "stale": ("list",),
     "empty": ("list",),
-    "pause": (*WRITES, *READS, "stat", "list"),
+    "pause": METHODS,
 }
 PODS = (1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 8)  # two say most, in the least time
 KEPT: tuple[Literal["no", "sound", "damaged"], ...] = ("no", "no", "no", "no", "sound", "damaged")
@@ -108,6 +109,10 @@ class SeededDirector:
         self._plan = plan
         self._rng = random.Random(plan.seed + 1)
         self._mangled: set[tuple[str, str]] = set()
+        self._dying = 1 / plan.crash_after if plan.crash_after else 0.0
+        self._befalling = {
+            method: [(kind, likely) for kind, likely in plan.troubles.items() if method in TROUBLES[kind]] for method in METHODS
+        }
         self.fair = False
         """Set for the end: no trouble any more."""
 
@@ -119,10 +124,10 @@ class SeededDirector:
     def fate(self, call: Call) -> Fate | None:
         if self.fair:
             return None
-        if self._plan.crash_after and self._rng.random() < 1 / self._plan.crash_after:
+        if self._dying and self._rng.random() < self._dying:
             return "crash"
-        for kind, likely in self._plan.troubles.items():
-            if call.method in TROUBLES[kind] and self._rng.random() < likely and not self._again(kind, call):
+        for kind, likely in self._befalling[call.method]:
+            if self._rng.random() < likely and not self._again(kind, call):
                 return kind
         return None
 

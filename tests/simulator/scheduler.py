@@ -1,4 +1,4 @@
-"""One thread, many actors: each runs in a greenlet of its own and hands the baton back at every store call and every sleep.
+"""One thread, many actors: each runs in a greenlet of its own and hands the baton on at every store call and every sleep.
 
 The code under test runs unchanged: to it, a store call is a call. Between two calls nothing else runs, so all interleavings
 that matter are interleavings of calls; which actor goes on is a `Director`'s choice, and a seed makes it the same again.
@@ -6,9 +6,9 @@ that matter are interleavings of calls; which actor goes on is a `Director`'s ch
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from greenlet import greenlet
+from greenlet import getcurrent, greenlet
 
 MOST_DECISIONS = 50_000  # far more than the longest schedule takes; past it something goes round in circles
 
@@ -31,8 +31,9 @@ class Crash(BaseException):
     """The process dies here: no handler of errors may stop it, and it makes no further call."""
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
+    """No frozen dataclass, since a million schedules make 140 million of these."""
+
     actor: str
     number: int
     """From 0, over all calls of one process."""
@@ -92,8 +93,10 @@ class Scheduler:
         self.decisions = 0
         self.stopped = False
         self.current: Actor | None = None
+        self._alive: list[Actor] = []
+        self._num_paused = 0
         self._on_decision = on_decision
-        self._hub = greenlet.getcurrent()
+        self._hub = getcurrent()
 
     def spawn(self, name: str, body: Callable[[], None]) -> Actor:
         actor = Actor(name, body)
@@ -102,26 +105,32 @@ class Scheduler:
 
     def run(self) -> None:
         """Until every actor has ended; what an actor raises comes out here."""
+        self._alive = list(self.actors)
         last: Actor | None = None
-        alive = list(self.actors)
-        while alive and not self.stopped:
-            self.decisions += 1
-            if self.decisions > MOST_DECISIONS:
-                raise AssertionError(f"the schedule does not end: {[actor.name for actor in alive]}")
-            self._on_decision()
-            ready = [actor for actor in alive if actor.paused_until <= self.decisions]
-            last = self.director.choose(ready or [min(alive, key=lambda actor: actor.paused_until)], last=last)
-            self._go_on(last)
-            if last.baton.dead:
-                alive.remove(last)
+        try:
+            while self._alive and not self.stopped:
+                self._chosen(last).baton.switch()
+                last = self._running  # an actor that has ended, or that found the schedule stopped
+                if last.baton.dead:
+                    self._alive.remove(last)
+        finally:
+            self.current = None
         self._bury()
 
     def yield_(self) -> None:
-        """Hands the baton back; returns when this actor is chosen again."""
-        self._hub.switch()
+        """Hands the baton on, to whom is chosen, which may be the same actor; returns when this one is chosen again."""
+        actor = self._running
+        try:
+            to = self._hub if self.stopped else self._chosen(actor).baton
+        except BaseException as error:
+            self._hub.throw(error)  # there, since the code under test could catch it here
+            raise
+        if to is not actor.baton:
+            to.switch()
 
     def pause(self) -> None:
         self._running.paused_until = self.decisions + self.director.pause()
+        self._num_paused += 1
         self.yield_()
 
     def sleep(self, seconds: float) -> None:
@@ -131,21 +140,30 @@ class Scheduler:
     @property
     def in_actor(self) -> bool:
         """Whether the caller is the actor itself: a thread that it started is not."""
-        return self.current is not None and greenlet.getcurrent() is self.current.baton
+        return self.current is not None and getcurrent() is self.current.baton
 
     @property
     def _running(self) -> Actor:
         assert self.current is not None
         return self.current
 
-    def _go_on(self, actor: Actor) -> None:
-        self.current = actor
+    def _chosen(self, last: Actor | None) -> Actor:
+        """Who goes on now."""
+        alive = self._alive
+        self.decisions += 1
+        if self.decisions > MOST_DECISIONS:
+            raise AssertionError(f"the schedule does not end: {[actor.name for actor in alive]}")
+        self._on_decision()
+        ready = alive
+        if self._num_paused:
+            awake = [actor for actor in alive if actor.paused_until <= self.decisions]
+            ready = awake or [min(alive, key=lambda actor: actor.paused_until)]
+        actor = self.current = self.director.choose(ready, last=last)
         self.now_s = max(self.now_s, actor.wake_s)
-        actor.paused_until = 0
-        try:
-            actor.baton.switch()
-        finally:
-            self.current = None
+        if actor.paused_until:
+            actor.paused_until = 0
+            self._num_paused -= 1
+        return actor
 
     def _bury(self) -> None:
         """After a stop: the actors that are left die, so that their folders go."""

@@ -6,11 +6,13 @@ prints it call by call. `make simulate` plays a million.
 
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 
-from simulator.enumerated import KINDS
+from simulator.enumerated import KINDS, ScriptedDirector
 from simulator.histories import play_seed
+from simulator.scheduler import Scheduler
 from simulator.tally import tally_of
 
 SEEDS, A_PART = 7500, 250  # the short histories are 2,500 more
@@ -42,3 +44,20 @@ def test_a_seed_is_a_schedule():
     for seed in range(20):
         assert play_seed(seed, trace=True).trace == play_seed(seed, trace=True).trace
     assert play_seed(1, trace=True).trace != play_seed(2, trace=True).trace
+
+
+def test_an_error_of_the_simulator_itself_is_not_for_the_code_under_test():
+    """It is raised between two calls of an actor, which catches what it can."""
+
+    def judge():
+        if scheduler.decisions == 2:
+            raise ZeroDivisionError
+
+    def actor():
+        with suppress(Exception):
+            scheduler.yield_()
+
+    scheduler = Scheduler(ScriptedDirector({}), on_decision=judge)
+    scheduler.spawn("actor", actor)
+    with pytest.raises(ZeroDivisionError):
+        scheduler.run()

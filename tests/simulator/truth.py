@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+JSON = json.JSONDecoder()
 State = Literal["live", "retired", "quarantined", "superseded"]
 
 
@@ -85,4 +86,4 @@ def sha256(data: bytes) -> str:
 
 
 def parsed(data: bytes) -> dict[str, Any]:
-    return json.loads(data)
+    return JSON.decode(data.decode())
