@@ -7,7 +7,6 @@ Uploads carry the CRC64NVME of the whole object, which the server verifies befor
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 
 import base64
-import io
 import threading
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -30,15 +29,15 @@ from sdjob.store.base import ObjectInfo, ObjectMissingError, TransientStoreError
 from sdjob.store.expiry import s3_expiry
 from sdjob.store.prefix import Prefix
 from sdjob.store.ranged import Checksum, Opened, RangedReader, Span
+from sdjob.store.s3_again import Again
 from sdjob.store.s3_errors import NO_CREDENTIALS, code_of, of_code, s3_errors, status_of
+from sdjob.store.s3_requests import ASK_BYTES, spare
 from sdjob.store.sentences import NO_BUCKET
 
 PART_BYTES = 16 * 1024 * 1024  # the transfer manager makes parts larger where 10,000 of these would not do
 PARTS_AT_ONCE = 4
 PIECE_BYTES = 4 * 1024 * 1024
 IN_ONE_BYTES = 2 * 1024 * 1024  # read as a whole and sent with one PUT
-# From here on a PUT asks before it sends, as in https://pkg.go.dev/github.com/aws/aws-sdk-go-v2/service/s3#Options.
-ASK_BYTES = 2 * 1024 * 1024
 # The most that a page or a batch may hold: https://docs.aws.amazon.com/AmazonS3/latest/API/API_DeleteObjects.html
 PAGE_KEYS = 1000
 CONNECT_TIMEOUT_S = 10.0
@@ -88,6 +87,7 @@ class S3Store:
         self._lock = threading.Lock()
         self._made_session: Any = None
         self._made_client: Any = None
+        self._made_again: Again | None = None
         self._bucket_seen = False
 
     @classmethod
@@ -99,15 +99,18 @@ class S3Store:
         return self._prefix.place.uri
 
     def read(self, key: str) -> bytes:
-        return self._reader.read(self._object(key))
+        return self._reader.read(self._object(key, whole=self.get_whole))
 
     def read_to(self, key: str, path: Path, *, on_chunk: Callable[[bytes], None] | None = None) -> None:
-        self._reader.read_to(self._object(key), path, on_chunk=on_chunk)
+        self._reader.read_to(self._object(key, whole=self.get_again), path, on_chunk=on_chunk)
 
     def write(self, key: str, data: bytes) -> None:
         name = self._prefix.name_of(key)
         with self.errors(key):
-            self._client().put_object(Bucket=self._bucket, Key=name, Body=data, ChecksumCRC64NVME=_crc64(data))
+            if len(data) < ASK_BYTES:
+                self._again().put(name, data, crc64=_crc64(data))
+            else:
+                self._client().put_object(Bucket=self._bucket, Key=name, Body=data, ChecksumCRC64NVME=_crc64(data))
 
     def write_file(self, key: str, path: Path) -> None:
         """An upload in parts that fails is aborted, so that no parts are left to be paid for."""
@@ -163,11 +166,17 @@ class S3Store:
 
     # ---- calls ----
 
-    def _object(self, key: str) -> "_S3Object":
-        return _S3Object(self, key=key, name=self._prefix.name_of(key))
+    def _object(self, key: str, *, whole: Callable[[str], dict[str, Any]]) -> "_S3Object":
+        return _S3Object(self, key=key, name=self._prefix.name_of(key), whole=whole)
 
     def get(self, name: str, **asked: str) -> dict[str, Any]:
         return self._client().get_object(Bucket=self._bucket, Key=name, **asked)
+
+    def get_whole(self, name: str) -> dict[str, Any]:
+        return self.get(name, ChecksumMode="ENABLED")
+
+    def get_again(self, name: str) -> dict[str, Any]:
+        return self._again().get(name)
 
     def _create(self, key: str, *, name: str, data: bytes) -> bool:
         with self.errors(key):
@@ -244,8 +253,14 @@ class S3Store:
             with self._lock:
                 if self._made_client is None:
                     self._made_client = session.client("s3", config=self._client_config())
-                    self._made_client.meta.events.register_last("before-call.s3", _send_small_at_once)
+                    spare(self._made_client)
+                    self._made_again = Again(self._made_client, bucket=self._bucket)
                 return self._made_client
+
+    def _again(self) -> Again:
+        self._client()
+        assert self._made_again is not None
+        return self._made_again
 
     def _client_config(self) -> Any:
         return Config(
@@ -274,6 +289,8 @@ class _S3Object:
     store: S3Store
     key: str
     name: str
+    whole: Callable[[str], dict[str, Any]]
+    """How it is asked for where no range of it is."""
 
     @property
     def where(self) -> str:
@@ -284,9 +301,8 @@ class _S3Object:
 
     def open(self, span: Span | None, *, version: str | None) -> Opened:
         conditions = {"IfMatch": version} if version else {}
-        asked = {"Range": span.http_range} if span else {"ChecksumMode": "ENABLED"}
         with self.errors():
-            reply = self.store.get(self.name, **conditions, **asked)
+            reply = self.store.get(self.name, **conditions, Range=span.http_range) if span else self.whole(self.name)
         size = int(reply["ContentRange"].rpartition("/")[2]) if span else int(reply["ContentLength"])
         return Opened(size, reply.get("ETag", ""), reply["Body"], checksum=None if span else checksum_of(reply))
 
@@ -298,13 +314,6 @@ def checksum_of(reply: dict[str, Any]) -> Checksum | None:
         if value and "-" not in value and reply.get("ChecksumType") != "COMPOSITE":
             return Checksum(name, extend, expected=int.from_bytes(base64.b64decode(value), "big"))
     return None
-
-
-def _send_small_at_once(params: dict[str, Any], **_: object) -> None:
-    """botocore asks (Expect: 100-continue) before every body, however small, and reads the answer byte by byte."""
-    body = params.get("body")
-    if isinstance(body, io.BytesIO) and body.getbuffer().nbytes < ASK_BYTES:
-        params["headers"].pop("Expect", None)
 
 
 def _crc64(data: bytes) -> str:

@@ -25,6 +25,8 @@ OnProgress = Callable[[int, int], None]
 """Bytes done, bytes in all. Called by the caller's own thread."""
 
 WORKERS = 8
+WORKERS_SMALL = 16  # of a small object most is waiting: 25 ms from a store they bring 1.6 times as many as 8, for the same work
+SMALL_BYTES = 1024 * 1024
 LOOK_S = 0.2  # how often the caller's thread looks at stop requests and shows progress
 PART = ".sdjob-part"  # a file that is not whole yet; under its own name there are only whole ones
 
@@ -61,7 +63,7 @@ def download_tree(
     *,
     infos: Sequence[ObjectInfo],
     into: Path,
-    workers: int = WORKERS,
+    workers: int | None = None,
     check_stop: Callable[[], None],
     on_progress: OnProgress | None = None,
     backoff: Backoff | None = None,
@@ -74,10 +76,11 @@ def download_tree(
     _refuse_clashes([checked_key(info.key) for info in infos], where=store.uri)
     with scratch_errors(into):
         into.mkdir(parents=True, exist_ok=True)
+        root = into.resolve()
     patience, tally = backoff or Backoff(), _Tally(sum(info.size_bytes for info in infos))
 
     def fetch(info: ObjectInfo) -> Fetched:
-        target = _target(info.key, into=into)
+        target = _target(info.key, into=into, root=root)
         part = target.with_name(target.name + PART)
         with scratch_errors(part):
             part.unlink(missing_ok=True)  # it could be a link: writing would follow it, a rename does not
@@ -89,6 +92,7 @@ def download_tree(
             part.unlink(missing_ok=True)
         return fetched
 
+    workers = workers or workers_for(len(infos), tally.total_bytes)
     done = _in_parallel(fetch, infos, workers=workers, tally=tally, check_stop=check_stop, on_progress=on_progress)
     return {info.key: fetched for info, fetched in zip(infos, done, strict=True)}
 
@@ -97,7 +101,7 @@ def upload_tree(
     store: ObjectStore,
     *,
     files: Mapping[str, Path],
-    workers: int = WORKERS,
+    workers: int | None = None,
     check_stop: Callable[[], None],
     on_progress: OnProgress | None = None,
     backoff: Backoff | None = None,
@@ -113,7 +117,13 @@ def upload_tree(
         _patiently(lambda: store.write_file(key, path), backoff=patience)
         tally.add(sizes[key])
 
+    workers = workers or workers_for(len(files), tally.total_bytes)
     _in_parallel(put, list(files.items()), workers=workers, tally=tally, check_stop=check_stop, on_progress=on_progress)
+
+
+def workers_for(count: int, total_bytes: int) -> int:
+    """By the mean size: each of the large ones is held in part, and asks for several ranges at a time by itself."""
+    return WORKERS_SMALL if total_bytes <= count * SMALL_BYTES else WORKERS
 
 
 def _stream(store: ObjectStore, info: ObjectInfo, part: Path, tally: _Tally) -> Fetched:
@@ -198,11 +208,11 @@ def _taken(ended: "queue.SimpleQueue[Future[Done]]") -> list[Future[Done]]:
     return taken
 
 
-def _target(key: str, *, into: Path) -> Path:
-    """Where the object goes. Links in the way are followed only as long as they stay inside."""
+def _target(key: str, *, into: Path, root: Path) -> Path:
+    """Where the object goes. Links in the way are followed only as long as they stay inside `root`, which is `into` resolved."""
     target = into / checked_key(key)
     with scratch_errors(target):
-        if not target.parent.resolve().is_relative_to(into.resolve()) or target.is_symlink():
+        if not target.parent.resolve().is_relative_to(root) or target.is_symlink():
             raise DataError("a link in this folder leads out of it.", where=str(target), next_step="Remove it, and run it again.")
         target.parent.mkdir(parents=True, exist_ok=True)
     return target

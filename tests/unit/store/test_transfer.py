@@ -13,7 +13,19 @@ from sdjob.core.errors import DataError, StoppedError, StorageError, UsageError
 from sdjob.core.retry import Backoff
 from sdjob.store.base import ObjectChangedError, ObjectDeniedError, ObjectInfo, ObjectMissingError
 from sdjob.store.local import LocalStore
-from sdjob.store.transfer import PART, Fetched, _CancelledError, _Tally, _watch, download_tree, upload_tree
+from sdjob.store.transfer import (
+    PART,
+    SMALL_BYTES,
+    WORKERS,
+    WORKERS_SMALL,
+    Fetched,
+    _CancelledError,
+    _Tally,
+    _watch,
+    download_tree,
+    upload_tree,
+    workers_for,
+)
 
 CONTENTS = {f"{folder}/{number}.png": f"{folder} {number}".encode() * 10 for folder in ("a", "b/c") for number in range(20)}
 
@@ -156,6 +168,21 @@ class TestDownload:
         store.read_to = watch
         download_tree(store, infos=infos(store), into=tmp_path, check_stop=never, workers=3)
         assert 1 <= most[0] <= 3
+
+    def test_as_many_small_ones_at_a_time_as_there_are_workers_for(self, store, tmp_path):
+        """None goes on before all of them have come."""
+        honest, together = store.read_to, threading.Barrier(WORKERS_SMALL, timeout=60)
+
+        def meet(key, path, *, on_chunk):
+            together.wait()
+            honest(key, path, on_chunk=on_chunk)
+
+        store.read_to = meet
+        chosen = infos(store)[:WORKERS_SMALL]
+        assert len(download_tree(store, infos=chosen, into=tmp_path, check_stop=never)) == WORKERS_SMALL
+
+    def test_fewer_where_they_are_large(self):
+        assert workers_for(10, 10 * SMALL_BYTES) == WORKERS_SMALL > workers_for(10, 10 * SMALL_BYTES + 1) == WORKERS
 
 
 class TestTarget:
