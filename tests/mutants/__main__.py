@@ -19,7 +19,8 @@ from typing import NoReturn
 
 import pytest
 
-from mutants.catalog import MUTANTS, Mutant
+from mutants.catalog import MUTANTS
+from mutants.mutant import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 LEAST_CAUGHT = 0.95
