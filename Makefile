@@ -13,7 +13,7 @@ demo: .venv/demo-ready  ## set up, train the quickstart's LoRA, show what it cha
 test: check  ## all tests; on a bare machine it installs what it needs
 	$(PYTEST) tests/simulator tests/contract tests/parity tests/faults tests/e2e
 
-simulate: .venv/test-ready  ## a million schedules of the commit log, two at a time; about an hour
+simulate: .venv/test-ready  ## a million schedules of the commit log, two at a time; about an hour on two free cores
 	PYTHONPATH=tests $(BIN)/python -m simulator
 
 mutants: .venv/test-ready  ## breaks our own code on purpose, one edit at a time: do the tests notice; about half an hour

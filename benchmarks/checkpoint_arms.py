@@ -176,6 +176,7 @@ def sdjob_trainer(work: Work, _uri: str, scratch: Path) -> tuple[Save, Finish]:
     plan = LoopPlan(0, 1 << 30, 1, None, None, None, scratch, num_ranks=1, is_main=True)
     saver = Saver(plan, link, SystemClock(), last_step=0, last_time_s=time.monotonic())
     state = TrainState(dict(work.weights.items()), work.optimizer, ema=None, scaler=None)
+    state.reserve()  # as after a job's first step
     metrics = StepMetrics(loss=0.0, grad_norm=0.0, learning_rate=1e-3, stop=False)
 
     def save(step: int) -> None:

@@ -43,12 +43,13 @@ from sdjob.diffusion.draws import DrawPlan, draw  # noqa: E402
 from sdjob.diffusion.schedule import read_schedule  # noqa: E402
 from sdjob.spec.load import parse_job  # noqa: E402
 from sdjob.spec.task import TrainTask  # noqa: E402
-from sdjob.train_torch import setup  # noqa: E402
+from sdjob.train_torch import compiled, setup  # noqa: E402
 from sdjob.train_torch.lora_layer import AdaptedLinear  # noqa: E402
 from sdjob.train_torch.step import MicroBatch, StepRunner  # noqa: E402
 from throughput import make  # noqa: E402
 
 WARM_UP, TOKENS = 2, 77
+FOLDERS: list[Path] = []  # this process's, while it measures
 Switch = Callable[[bool], None]
 # https://man7.org/linux/man-pages/man3/mallopt.3.html
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -82,6 +83,12 @@ def always_clipped(runner: StepRunner) -> None:
     runner._clip = lambda: torch.nn.utils.clip_grad_norm_(runner.state.parameters.values(), limit)
 
 
+def compiled_blocks(runner: StepRunner) -> None:
+    """The first warm-up step compiles, for minutes, in a folder of this process's own."""
+    compiled.settle(Path(tempfile.mkdtemp(dir=FOLDERS[0])), deterministic=True, isa=widest_isa())
+    compiled.compile_blocks(runner.models.unet)
+
+
 def keep_memory(keep: bool) -> None:
     """Of the whole process, so before each step. Otherwise as malloc sets itself where the largest tensors have some 10 MiB."""
     libc = ctypes.CDLL("libc.so.6")
@@ -99,10 +106,11 @@ class Lever:
 LEVERS = {
     "lora": {
         "lora-as-one": Lever(pefts_layers), "channels-last": Lever(torchs_layout, channels_last),
-        "kept-memory": Lever(switch=keep_memory),
+        "kept-memory": Lever(switch=keep_memory), "compile": Lever(pull=compiled_blocks),
     },
     "full": {
         "fused-adamw": Lever(unfused), "clip-where-needed": Lever(always_clipped), "kept-memory": Lever(switch=keep_memory),
+        "compile": Lever(pull=compiled_blocks),
     },
 }  # fmt: skip
 
@@ -179,6 +187,7 @@ def compare(task: TrainTask, lever: Lever) -> tuple[float, float]:
 def main() -> None:
     levers = LEVERS[ARGS.method]
     with tempfile.TemporaryDirectory() as name:
+        FOLDERS.append(Path(name))
         make(Path(name), size="narrow", pictures=1, side_px=64)
         task = task_of(Path(name))
         print(f"{ARGS.method}, batch {ARGS.batch}, {ARGS.resolution} px, {ARGS.threads} thread(s), {ARGS.rounds} rounds")

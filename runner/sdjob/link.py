@@ -1,10 +1,22 @@
 """A trainer's end of the channel to its parent."""
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sdjob.core.channel import Channel, Message
+
+
+def awaited_task(channel: Channel) -> Path | None:
+    """The file of the task, once the parent has written it: it may still be fetching what this process shall train on. None where
+    the parent is gone. What this process needs to find the others of its gang comes with it, and into the environment."""
+    while (message := channel.receive_one()) is not None:
+        if message["event"] == "task":
+            os.environ.update(message["environment"])
+            return Path(message["file"])
+    return None
 
 
 @dataclass

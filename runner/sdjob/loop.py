@@ -79,6 +79,10 @@ class Trainer(Protocol[Batch_contra]):
         """One optimizer step: every micro-batch, the reduction over ranks, clipping, update, EMA."""
         ...
 
+    def expect_saves(self) -> None:
+        """Called once, after the first step, where saves may come before the last: room for them can be made beside the next."""
+        ...
+
     def snapshot(self, *, step: int, metrics: StepMetrics) -> Snapshot: ...
 
     def validate(self, folder: Path) -> None:
@@ -138,6 +142,12 @@ class Saver:
             every_seconds=self._every_seconds_told() if self.plan.is_spread else self._every_seconds(),
             also_multiples_of=self.plan.also_save_every_steps,
         )
+
+    def may_save_before_end(self, step: int) -> bool:
+        """After `step` steps: whether a step to come, but the last, may be saved."""
+        multiples = [*self.plan.also_save_every_steps, *filter(None, [self.plan.save_every_steps])]
+        on_step = any((step // multiple + 1) * multiple < self.plan.total_steps for multiple in multiples)
+        return self.plan.saves and (on_step or self._every_seconds() is not None)
 
     def _every_seconds(self) -> float | None:
         return self.link.save_every_seconds or self.plan.save_every_seconds
@@ -241,6 +251,8 @@ class Loop(Generic[Batch]):
         for step, batch in enumerate(batches, start=self.plan.start_step):
             data_wait_s = self.clock.monotonic_s() - waited_from_s
             result = self._step(batch, step=step)
+            if step == self.plan.start_step and self.saver.may_save_before_end(step):
+                self.trainer.expect_saves()
             if unread:
                 stop = self._report(unread).stop
             # Alone there is nobody to agree with: stop after this step and not after the next.

@@ -5,6 +5,7 @@ import shutil
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -189,6 +190,41 @@ def test_trainers_die_with_their_parent(workshop, tmp_path):
     running.kill()
     check_gone(training)
     job.verified()
+
+
+def kill_parent(running: Running, _picture: BinaryIO) -> None:
+    running.signal(signal.SIGKILL)
+
+
+def ask_to_stop(running: Running, picture: BinaryIO) -> None:
+    running.signal(signal.SIGTERM)
+    picture.write(b"of no use any more")
+
+
+def tear_the_picture(_running: Running, picture: BinaryIO) -> None:
+    picture.write(b"no picture at all")
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "words"),
+    [(kill_parent, -signal.SIGKILL, ""), (ask_to_stop, 75, "stopped on request"), (tear_the_picture, 65, "cannot be used")],
+    ids=["killed", "stopped", "bad-picture"],
+)
+def test_trainers_that_wait_end_with_what_they_wait_for(job, what, code, words):
+    """While the pictures are looked at, one of which is a pipe, the trainer imports already."""
+    pictures = sorted((job.folder.parent / "pictures").glob("*.png"))
+    pictures[-1].unlink()
+    os.mkfifo(pictures[-1])
+    running = job.start("data.max_bad_share=0.0")
+    with pictures[-1].open("wb", buffering=0) as picture:  # opens when it is read
+        waiting = running.trainers()
+        what(running, picture)
+    ended = running.end()
+    assert ended.code == code, ended.output
+    assert words in ended.output
+    assert "Traceback" not in ended.output
+    assert not ended.of("train")
+    check_gone(waiting)
 
 
 def test_a_killed_trainer_ends_its_gang_and_is_named(workshop, tmp_path):

@@ -20,7 +20,7 @@ from sdjob.job.nodes.interface import free_port
 from sdjob.spec.task import TrainTask, write_task
 
 # The tiny model has no tensor of 64 Ki elements: so that some are spread all the same.
-TRAINER = "import sys; from sdjob.train_flax import main, mesh; mesh.SMALLEST_SPREAD = 1024; sys.exit(main.main(sys.argv[1]))"
+TRAINER = "import sys; from sdjob.train_flax import main, mesh; mesh.SMALLEST_SPREAD = 1024; sys.exit(main.main())"
 # Compiling takes far longer than running.
 QUICK = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
 
@@ -69,7 +69,8 @@ def run_gang(
     shape = GangShape(backend="flax", device="cpu", deterministic=True, **layout)
     ranks: list[Rank] = []
     for command in trainer_commands(file, shape=shape, environment={**os.environ, **QUICK}):
-        child = start([sys.executable, "-P", "-c", TRAINER, str(file)], environment=command.environment)
+        child = start([sys.executable, "-P", "-c", TRAINER], environment=command.environment)
+        child.channel.send(command.task)
         ranks.append(Rank(child, lambda rank, message: on_message(ranks, rank, message)))
     listeners = [Thread(target=rank.listen) for rank in ranks]
     for listener in listeners:

@@ -29,8 +29,9 @@ from sdjob.ledger.read import AttemptLedger, read_ledger
 from sdjob.store.local import LocalStore
 
 SDJOB = Path(sys.executable).with_name("sdjob")
-# Only ever reached where something hangs: nothing is expected to take a time.
-HANG_S = 300.0
+# Only ever reached where something hangs: nothing is expected to take a time. A first step that is compiled may, beside other
+# tests, take some minutes.
+HANG_S = 900.0
 POLL_S = 0.002
 
 Event = dict[str, Any]

@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from sdjob.core.clock import SystemClock
 from sdjob.job import launch
@@ -12,14 +11,14 @@ from sdjob.job import launch
 LONGEST_WAIT_S = 0.05  # between two tries, and before what was retired is deleted
 
 
-def small_commands(task_file: Path, *, shape: launch.GangShape, environment: Mapping[str, str]) -> list[launch.Command]:
-    argv = (sys.executable, "-P", "-m", "fakes.small_trainer", str(task_file))
-    return [replace(command, argv=argv) for command in real_commands(task_file, shape=shape, environment=environment)]
+def small_commands(*, shape: launch.GangShape, environment: Mapping[str, str]) -> list[launch.Command]:
+    argv = (sys.executable, "-P", "-m", "fakes.small_trainer")
+    return [replace(command, argv=argv) for command in real_commands(shape=shape, environment=environment)]
 
 
 # Before anything imports them from there.
-real_commands = launch.trainer_commands
-launch.trainer_commands = small_commands
+real_commands = launch.early_commands
+launch.early_commands = small_commands
 
 from sdjob.cli.main import main  # noqa: E402
 

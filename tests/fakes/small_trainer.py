@@ -1,5 +1,5 @@
 """A trainer's double on its side of the channel: the real loop and the real save thread around a state of 48 KiB and steps of
-some milliseconds, so that hundreds of runs can be killed in minutes. python -m fakes.small_trainer TASK, as `sdjob.train_torch`.
+some milliseconds, so that hundreds of runs can be killed in minutes. python -m fakes.small_trainer, as `sdjob.train_torch`.
 
 A step's change depends on the seed, the step and the whole state before it: what a restore gets wrong shows in the last digest.
 """
@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from sdjob.core.channel import inherited_channel
-from sdjob.core.clock import SystemClock
+from sdjob.core.clock import SystemClock, process_age_s
 from sdjob.core.streams import stream
-from sdjob.link import Link
+from sdjob.link import Link, awaited_task
 from sdjob.loop import Loop, LoopPlan, StepMetrics
 from sdjob.spec.task import TrainTask, read_task
 
@@ -70,6 +70,9 @@ class SmallTrainer:
         loss = float(np.abs(self.state["weights"]).mean())
         return Known(StepMetrics(loss=loss, grad_norm=1.0, learning_rate=1.0, stop=stop_wanted))
 
+    def expect_saves(self) -> None:
+        """Its copies are small."""
+
     def snapshot(self, *, step: int, metrics: StepMetrics) -> Copied:
         return Copied({name: values.copy() for name, values in self.state.items()}, step)
 
@@ -77,11 +80,15 @@ class SmallTrainer:
         raise AssertionError("its jobs ask for no pictures")
 
 
-def main(task_file: str) -> None:
-    channel, task = inherited_channel(), read_task(Path(task_file))
+def main() -> None:
+    channel = inherited_channel()
     assert channel is not None
+    channel.send({"event": "imported", "seconds": process_age_s()})
+    task_file = awaited_task(channel)
+    if task_file is None:
+        sys.exit(70)
+    task = read_task(task_file)
     assert isinstance(task, TrainTask)
-    channel.send({"event": "imported"})
     link = Link(channel, on_parent_gone=lambda: os._exit(70))
     link.start()
     trainer = SmallTrainer(task)
@@ -101,4 +108,4 @@ def main(task_file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

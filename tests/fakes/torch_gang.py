@@ -41,7 +41,7 @@ def run_gang(*phases: Phase, ranks: int) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "fakes.rank", *words],
-            env={**command.environment, "PYTHONPATH": paths},
+            env={**command.environment, **command.task["environment"], "PYTHONPATH": paths},
             stderr=subprocess.PIPE,
         )
         for command in trainer_commands(Path(words[0]), shape=shape, environment={"PATH": "/usr/bin:/bin"})

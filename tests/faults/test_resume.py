@@ -51,7 +51,7 @@ FACTORS: dict[str, list[Any]] = {
     "kills": [*((moment,) for moment in MOMENTS), ("save", "commit")],
 }
 
-PLAIN: Row = {name: values[0] for name, values in FACTORS.items()}
+PLAIN: Row = {**{name: values[0] for name, values in FACTORS.items()}, "compile": False}
 LORA: Row = {
     **PLAIN,
     "workers": 2,
@@ -84,6 +84,9 @@ FLAX: Row = {**LORA, "backend": "flax", "crop": "center", "text_encoder": True, 
 SDXL: Row = {**PLAIN, "family": "sdxl", "text_encoder": True, "ema": {"decay": 0.9}}
 SDXL_FULL: Row = {**SDXL, "method": "full", "gradient_checkpointing": True, "flip": True, "kills": ("commit",)}
 SDXL_ON_FLAX: Row = {**SDXL, "backend": "flax", "dropout": 0.2, "crop": "random", "kills": ("commit",)}
+# Dropout's draws, what is computed beside the steps, and a block that is computed twice.
+COMPILED_LORA: Row = {**PLAIN, "compile": True, "dropout": 0.2, "held_out": True, "kills": ("first step", "commit")}
+COMPILED_FULL: Row = {**PLAIN, "compile": True, "method": "full", "gradient_checkpointing": True, "kills": ("commit",)}
 
 PRODUCT_FACTORS = ("method", "family", "processes", "workers")
 PRODUCT: list[Row] = [
@@ -131,6 +134,7 @@ def fields_of(row: Row, *, pictures: Path) -> dict[str, Any]:
         "train__ema": row["ema"],
         "train__fsdp": row["fsdp"] and can_be_spread(row),
         "train__gradient_checkpointing": row["gradient_checkpointing"],
+        "train__compile": row.get("compile", False),
         "train__loss": {"snr_gamma": row["snr_gamma"], "noise_offset": row["noise_offset"]},
         "checkpoint__every_steps": SAVE_EVERY,
         "run__accelerator": f"cpu:{row['processes']}",
@@ -145,12 +149,12 @@ def can_be_spread(row: Row) -> bool:
 def name_of(row: Row) -> str:
     """Unique to what decides the result, and readable as a test's name."""
     changed = [name if value is True else f"{name}-{value}" for name, value in row.items() if value != PLAIN[name]]
-    return " ".join(changed).translate(str.maketrans("", "", "{}()'\":,")) or "plain"
+    return "_".join(changed).translate(str.maketrans(" ", "-", "{}()'\":,")) or "plain"
 
 
 def check_resume(row: Row, *, workshop: Workshop, folder: Path) -> None:
     fields = fields_of(row, pictures=workshop.pictures)
-    straight = workshop.finished(f"resume {name_of({**row, 'kills': PLAIN['kills']})}", **fields)
+    straight = workshop.finished(f"resume-{name_of({**row, 'kills': PLAIN['kills']})}", **fields)
     job = workshop.job(folder, **fields)
     for moment in row["kills"]:
         running = job.start()
@@ -198,8 +202,8 @@ def test_two_processes_train_as_one_does(workshop):
     runs = []
     for processes in (1, 2):
         fields = fields_of(FULL, pictures=workshop.pictures) | {"run__accelerator": f"cpu:{processes}"}
-        name = name_of({**FULL, "kills": PLAIN["kills"]}) if processes == 2 else "of one process"
-        runs.append(workshop.finished(f"resume {name}", **fields))
+        name = name_of({**FULL, "kills": PLAIN["kills"]}) if processes == 2 else "of-one-process"
+        runs.append(workshop.finished(f"resume-{name}", **fields))
     alone, together = runs
     assert together.losses() == pytest.approx(alone.losses(), rel=1e-5)
     assert together.held_out_losses() == pytest.approx(alone.held_out_losses(), rel=1e-5)
@@ -209,6 +213,12 @@ def test_two_processes_train_as_one_does(workshop):
 @pytest.mark.full_matrix
 @pytest.mark.parametrize("row", pairwise_rows(FACTORS), ids=name_of)
 def test_every_two_factors_together_resume_to_the_same_files(workshop, tmp_path, row):
+    check_resume(row, workshop=workshop, folder=tmp_path / "job")
+
+
+@pytest.mark.full_matrix
+@pytest.mark.parametrize("row", [COMPILED_LORA, COMPILED_FULL], ids=["lora", "full"])
+def test_a_killed_run_of_compiled_steps_goes_on_to_the_same_files(workshop, tmp_path, row):
     check_resume(row, workshop=workshop, folder=tmp_path / "job")
 
 

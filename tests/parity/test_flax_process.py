@@ -20,7 +20,7 @@ from sdjob.spec.task import write_task
 STARTER = """\
 import sys
 from sdjob.train_flax.main import main
-code = main(sys.argv[1])
+code = main()
 foreign = {"torch", "diffusers", "transformers", "accelerate", "peft"} & sys.modules.keys()
 sys.exit(f"imported {foreign}" if foreign else code)
 """
@@ -44,7 +44,8 @@ def task(tmp_path_factory):
 def run(task):
     """(exit code, its messages)"""
     write_task(task, task.scratch / "task.json")
-    child = start([sys.executable, "-P", "-c", STARTER, str(task.scratch / "task.json")], environment=os.environ)
+    child = start([sys.executable, "-P", "-c", STARTER], environment=os.environ)
+    child.channel.send({"event": "task", "file": str(task.scratch / "task.json"), "environment": {}})
     messages = []
     for message in child.channel:
         messages.append(message)

@@ -4,111 +4,13 @@ import errno
 import json
 import os
 import threading
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from safetensors import SafetensorError
 
-from fakes.clock import FakeClock
-from sdjob.core.channel import Channel
+from fakes.loops import Parent, SumTrainer, run, steps_of, wait_for_end
 from sdjob.link import Link
-from sdjob.loop import Loop, LoopPlan, StepMetrics
-
-
-@dataclass
-class Result:
-    metrics: StepMetrics
-    is_here: bool = False
-
-    def read(self) -> StepMetrics:
-        return self.metrics
-
-
-@dataclass
-class State:
-    value: int
-
-    def write_into(self, folder: Path) -> None:
-        (folder / "state.json").write_text(json.dumps(self.value))
-
-
-@dataclass
-class SumTrainer:
-    """Its state is the sum of the batches that it has seen."""
-
-    total: int = 0
-    peer_stops_at: int | None = None
-    stop_at: int | None = None
-    link: Link | None = None
-    validated: list[str] = field(default_factory=list)
-    measured: list[int] = field(default_factory=list)
-    fail_writing: Exception | None = None
-    seconds_a_step: float = 0.0
-    overflow_at: int | None = None
-    memory_mib: int | None = None
-    is_here: bool = False
-    clock: FakeClock = field(default_factory=FakeClock)
-
-    def step(self, batch: int, *, step: int, stop_wanted: bool) -> Result:
-        self.total += batch
-        self.clock.advance(self.seconds_a_step)
-        if step == self.stop_at:
-            self.link._stop.set()
-        stop = stop_wanted or step == self.peer_stops_at
-        overflows = int(step == self.overflow_at)
-        told = {"overflows": overflows, "device_memory_mib": self.memory_mib}
-        return Result(StepMetrics(loss=float(step), grad_norm=1.0, learning_rate=0.1, stop=stop, **told), self.is_here)
-
-    def snapshot(self, *, step: int, metrics: StepMetrics) -> State:
-        assert metrics.loss == step - 1, "the snapshot's own step's metrics"
-        if self.fail_writing:
-            return Failing(self.fail_writing)
-        return State(self.total)
-
-    def validate(self, folder: Path) -> None:
-        self.validated.append(folder.name)
-
-    def measure(self) -> float:
-        self.measured.append(self.total)
-        self.clock.advance(100.0)
-        return float(self.total)
-
-
-@dataclass
-class Failing:
-    error: Exception
-
-    def write_into(self, folder: Path) -> None:
-        raise self.error
-
-
-class Parent:
-    """Answers every snapshot at once, unless told to hold its answers back."""
-
-    def __init__(self, *, answer: bool = True) -> None:
-        child_read, parent_write = os.pipe()
-        parent_read, child_write = os.pipe()
-        self.child = Channel(read_fd=child_read, write_fd=child_write)
-        self.channel = Channel(read_fd=parent_read, write_fd=parent_write)
-        self.messages: list[dict] = []
-        self.answer = answer
-        self.thread = threading.Thread(target=self._listen)
-        self.thread.start()
-
-    def _listen(self) -> None:
-        for message in self.channel:
-            self.messages.append(message)
-            if self.answer and message["event"] in ("snapshot", "save-failed"):
-                self.channel.send({"event": "save-over"})
-
-    def hear(self, event: str) -> list[dict]:
-        return [m for m in self.messages if m["event"] == event]
-
-    def close(self) -> None:
-        os.close(self.child._write_fd)
-        self.thread.join()
-        self.channel.close()
+from sdjob.loop import Loop, LoopPlan
 
 
 @pytest.fixture
@@ -122,20 +24,6 @@ def parent():
     yield make
     for one in parents:
         one.close()
-
-
-def run(trainer, parent, tmp_path, *, total=10, start=0, every=3, every_s=None, validate=None, measure=None, ranks=1, main=True):
-    gone = threading.Event()
-    link = Link(parent.child, on_parent_gone=gone.set)
-    trainer.link = link
-    link.start()
-    plan = LoopPlan(
-        start_step=start, total_steps=total, global_batch=4, save_every_steps=every, save_every_seconds=every_s,
-        validate_every_steps=validate, scratch=tmp_path, num_ranks=ranks, is_main=main, measure_every_steps=measure,
-    )  # fmt: skip
-    ending = Loop(trainer, plan, link, trainer.clock, trainer.measure if measure else None).run(range(start, total))
-    link.send("end")
-    return ending
 
 
 def test_the_parent_may_choose_another_distance_of_saves_on_the_way(parent, tmp_path):
@@ -169,15 +57,6 @@ def test_what_is_to_be_published_on_the_way_is_committed_first(parent, tmp_path)
     assert sorted(told) == [4, 5, 6, 8, 10, 12]
 
 
-def steps_of(parent, event):
-    return [m["step"] for m in parent.hear(event)]
-
-
-def wait_for_end(parent):
-    while not parent.hear("end"):
-        threading.Event().wait(0.01)
-
-
 def test_saves_at_the_interval_and_at_the_last_step(tmp_path, parent):
     p = parent()
     trainer = SumTrainer()
@@ -187,6 +66,23 @@ def test_saves_at_the_interval_and_at_the_last_step(tmp_path, parent):
     assert set(steps_of(p, "snapshot")) | set(steps_of(p, "save-skipped")) == {3, 6, 9, 10}
     assert json.loads((tmp_path / "snapshots/00000010/state.json").read_text()) == sum(range(10))
     assert steps_of(p, "metrics") == list(range(1, 11))
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"every": 3}, [1]),
+        ({"every": 3, "start": 1}, [1]),
+        ({"every": 10}, []),
+        ({"every": None}, []),
+        ({"every": None, "every_s": 60.0}, [1]),
+        ({"every": 3, "main": False}, []),
+    ],
+)
+def test_room_for_saves_is_asked_for_once_after_the_first_step_where_one_may_come_before_the_last(asked, told, tmp_path, parent):
+    trainer = SumTrainer()
+    run(trainer, parent(), tmp_path, **asked)
+    assert trainer.expected_after == told
 
 
 def test_a_stop_at_the_last_step_saves_it_and_leaves_its_pictures_to_the_next_attempt(tmp_path, parent):

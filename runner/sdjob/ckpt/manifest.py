@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,7 +46,7 @@ class Manifest:
         return sum(file.size_bytes for file in self.files.values())
 
     def to_bytes(self) -> bytes:
-        files = {name: asdict(file) for name, file in self.files.items()}
+        files = {name: vars(file) for name, file in self.files.items()}
         fields = {"format": FORMAT, "step": self.step, "digest": self.digest, "files": files, "facts": dict(self.facts)}
         return json.dumps(fields, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
@@ -73,7 +73,7 @@ def hashed_snapshot(folder: Path) -> dict[str, HashedFile]:
 
 def hashed_file(path: Path) -> HashedFile:
     hasher, size_bytes = hashlib.sha256(), 0
-    with path.open("rb") as file:
+    with path.open("rb", buffering=0) as file:
         while chunk := file.read(CHUNK_BYTES):
             hasher.update(chunk)
             size_bytes += len(chunk)

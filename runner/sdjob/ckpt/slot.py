@@ -10,7 +10,7 @@ done        the run is finished and published
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypedDict, cast
 
 from sdjob.core.errors import SdjobError, UnsoundError
@@ -20,6 +20,7 @@ LARGEST_SLOT_BYTES = 2048
 LONGEST_TEXT = 120  # characters of a host or an attempt's name, so that a claim always fits into a slot
 LONGEST_REASON = 300
 PUBLISHED_BYTES = LARGEST_SLOT_BYTES - 600  # what a done slot has left for its list
+CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 class DamagedSlotError(UnsoundError):
@@ -104,7 +105,8 @@ def slot_number(key: str) -> int | None:
 
 
 def encode(slot: Slot) -> bytes:
-    data = sealed({"format": FORMAT, "kind": slot.kind, **asdict(slot)})
+    values = {field.name: getattr(slot, field.name) for field in fields(slot)}
+    data = sealed({"format": FORMAT, "kind": slot.kind, **values})
     if len(data) > LARGEST_SLOT_BYTES:
         raise SdjobError(f"a {slot.kind} slot of {len(data)} bytes is over the limit of {LARGEST_SLOT_BYTES}.")
     return data
@@ -159,4 +161,4 @@ def fitting(published: Sequence[str]) -> tuple[str, ...]:
 
 
 def _canonical(fields: dict[str, Any]) -> bytes:
-    return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return CANONICAL.encode(fields).encode()

@@ -6,6 +6,7 @@ The end of the inbound pipe means that the other side is gone.
 import json
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ class Channel:
         self._write_fd = write_fd
         self._lock = threading.Lock()
         self._rest = b""
+        self._heard: deque[Message] = deque()
 
     def send(self, message: Message) -> bool:
         """False where the other side is gone."""
@@ -41,9 +43,18 @@ class Channel:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         return [json.loads(line) for line in lines]
 
+    def receive_one(self) -> Message | None:
+        """The next message, with those that came in the same read left to the next call or to a loop over the channel. Who asks a
+        selector takes `receive`."""
+        while not self._heard:
+            if (messages := self.receive()) is None:
+                return None
+            self._heard += messages
+        return self._heard.popleft()
+
     def __iter__(self) -> Iterator[Message]:
-        while (messages := self.receive()) is not None:
-            yield from messages
+        while (message := self.receive_one()) is not None:
+            yield message
 
     def close(self) -> None:
         os.close(self.read_fd)

@@ -11,15 +11,14 @@ from sdjob.ckpt.engine import Claim, Restored
 from sdjob.core.errors import FencedError, SdjobError, StorageError
 from sdjob.job import machine
 from sdjob.job.before import before_here
-from sdjob.job.compiled import FOLDER as COMPILED
-from sdjob.job.compiled import CompiledPrograms, compiled_folder, kind_of
+from sdjob.job.compiled import FOLDERS, CompiledPrograms, arithmetic_of, compiled_folder, kind_of
 from sdjob.job.early import EarlyPublish
 from sdjob.job.inventory import tell_inventory
 from sdjob.job.kept import Kept
 from sdjob.job.limits import time_spent
 from sdjob.job.nodes.peers import Peers
 from sdjob.job.nodes.start import start_of
-from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, shards_of, stage, train_task
+from sdjob.job.prepare import DEVICES, Run, Staged, pictures_of, resolution_of, shards_of, stage, start_early, train_task
 from sdjob.job.results import Result, lacks_samples, publish_all
 from sdjob.job.resume import Resolution, check_identity, check_length, num_processes
 from sdjob.job.scratch import full_disk_errors
@@ -70,7 +69,8 @@ class Attempt:
             self.ledger.event("phase", time_s=round(over_s, 3), name=lap.name, seconds=lap.seconds)
         self.ledger.flush()
         try:
-            with full_disk_errors(self.folder):
+            # What fails ends the waiting trainers first: the last words may have a long way.
+            with full_disk_errors(self.folder), self.run.standby:
                 self._work()
         except SdjobError as error:
             self._end(error.exit_code, str(error))
@@ -94,6 +94,8 @@ class Attempt:
 
     def _work(self) -> None:
         run = self.run
+        if self.staged is None:
+            start_early(run, stored=None)
         staged = self.staged or self._timed("stage", lambda: stage(run, may_write=True))
         restored = self._timed("restore", self._restore)
         stored = restored.manifest.facts if restored else None
@@ -187,12 +189,13 @@ class Attempt:
             clock=run.clock,
             log=run.log,
             check_time=self._check_time,
-            compiled=self._compiled(),
+            compiled=self._compiled(resolution),
             watch=self.watch,
             kept=self.kept,
             early=self._early(staged, resolution),
             shards=shards,
             peers=self.peers,
+            standby=run.standby,
             committed=next(((c.step, c.time_s) for c in self.claim.history.live if c.step == start_step), None),
         )
         training.run()
@@ -205,11 +208,14 @@ class Attempt:
         publish = self._publisher(staged, resolution)
         return EarlyPublish(resolution.job, self.folder, publish, run.stop, self.ledger, run.log)
 
-    def _compiled(self) -> CompiledPrograms:
-        run = self.run
-        kind = kind_of(DEVICES[run.accelerator.kind], accelerator=run.accelerator.name)
-        shared = machine.scratch_root(run.job) / COMPILED / kind
-        return CompiledPrograms(run.store, shared, self.folder / COMPILED, kind, check_stop=run.stop.check, log=run.log)
+    def _compiled(self, resolution: Resolution) -> CompiledPrograms:
+        run, backend = self.run, resolution.job.train.backend
+        kind = kind_of(
+            DEVICES[run.accelerator.kind], accelerator=run.accelerator.name, backend=backend, arithmetic=arithmetic_of(resolution)
+        )
+        shared = machine.scratch_root(run.job) / FOLDERS[backend] / kind
+        own = self.folder / FOLDERS[backend]
+        return CompiledPrograms(run.store, shared, own, kind, check_stop=run.stop.check, log=run.log, backend=backend)
 
     def _first_words(self, resolution: Resolution, start_step: int) -> str:
         train = resolution.job.train
@@ -239,6 +245,7 @@ class Attempt:
 
     def _finish(self, result: Result, staged: Staged, resolution: Resolution) -> None:
         run = self.run
+        run.standby.end()  # where nothing had to be trained
         run.commits.still_owner()
 
         publish = self._publisher(staged, resolution)

@@ -1,9 +1,10 @@
-"""Programs that jax compiled: brought before the training, and kept, so that the next attempt need not compile them again.
+"""Programs that jax or torch compiled: brought before the training, and kept, so that the next attempt compiles nothing again.
 
-scratch/xla/KIND/NAME.SHA256        of this machine, shared by attempts and jobs
+scratch/xla/KIND/NAME.SHA256        of this machine, shared by attempts and jobs; torch's in inductor/
 attempt/xla/NAME                    the trainer's own: it reads here, and writes what it had to compile
 cache/xla/KIND/NAME.SHA256          in the run's place
 
+Of jax each is a program; of torch, which has several files for each, a pack of all that one step had to compile.
 KIND is a hash of what such a program runs on. One that is missing, or is not what its name says, is compiled again: whatever
 goes wrong here is a warning. Whoever may write to the run's place may thereby do what the trainer may.
 """
@@ -23,13 +24,16 @@ from sdjob.core.cpu import cpu_model
 from sdjob.core.errors import DataError, DeniedError, MissingError, StorageError
 from sdjob.core.log import Log
 from sdjob.job.machine import installed_version
+from sdjob.job.resume import Resolution
 from sdjob.spec.job import JobSpec
 from sdjob.spec.task import Device
+from sdjob.spec.train import Backend
 from sdjob.store.base import ObjectInfo, ObjectStore
 from sdjob.store.transfer import download_tree
 
-FOLDER, PLACE = "xla", "cache/xla"
-# As jax names its entries: https://github.com/jax-ml/jax/blob/jax-v0.10.2/jax/_src/lru_cache.py
+FOLDERS: dict[Backend, str] = {"flax": "xla", "torch": "inductor"}
+PACKAGES: dict[Backend, tuple[str, ...]] = {"flax": ("jax", "jaxlib", "libtpu"), "torch": ("torch", "triton")}
+# As jax names its entries, and the torch trainer its packs: https://github.com/jax-ml/jax/blob/jax-v0.10.2/jax/_src/lru_cache.py
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,159}-cache")
 KEPT = re.compile(rf"({NAME.pattern})\.([0-9a-f]{{64}})")
 # A step of SD 1.5 is some 100 MB of machine code; a run has a handful of programs.
@@ -37,16 +41,24 @@ MOST_BYTES = 4 * 2**30
 TROUBLE = (StorageError, DeniedError, MissingError, DataError, OSError)
 
 
-def kind_of(device: Device, *, accelerator: str | None) -> str:
-    packages = {package: installed_version(package) for package in ("jax", "jaxlib", "libtpu")}
+def kind_of(device: Device, *, accelerator: str | None, backend: Backend = "flax", arithmetic: Sequence[object] = ()) -> str:
+    """`arithmetic`: what is compiled into a program and is no part of its name."""
+    packages = {package: installed_version(package) for package in PACKAGES[backend]}
     runs_on = cpu_model() if device == "cpu" else accelerator
-    return hashlib.sha256(json.dumps([device, runs_on, packages]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([device, runs_on, packages, *arithmetic]).encode()).hexdigest()[:16]
+
+
+def arithmetic_of(resolution: Resolution) -> tuple[object, ...]:
+    """jax puts its own into the names."""
+    train = resolution.job.train
+    return () if train.backend == "flax" else (resolution.threads, resolution.isa, train.deterministic)
 
 
 def compiled_folder(job: JobSpec, *, attempt: Path) -> Path | None:
-    """None where there is nothing to bring or keep: torch compiles nothing, and whoever names a folder to jax keeps it."""
-    ours = job.train.backend == "flax" and not os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    return attempt / FOLDER if ours else None
+    """None where there is nothing to bring or keep: torch may compile nothing, and whoever names a folder to jax keeps it."""
+    train = job.train
+    ours = train.compile if train.backend == "torch" else not os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    return attempt / FOLDERS[train.backend] if ours else None
 
 
 @dataclass
@@ -57,10 +69,15 @@ class CompiledPrograms:
     kind: str
     check_stop: Callable[[], None]
     log: Log
+    backend: Backend = "flax"
     _there: dict[str, int] = field(default_factory=dict[str, int])
     """Sizes of what the run's place has, by name."""
 
     _keeper: threading.Thread | None = None
+
+    @property
+    def _place(self) -> str:
+        return f"cache/{FOLDERS[self.backend]}"
 
     def bring(self) -> None:
         """Everything that is known, into the trainer's folder."""
@@ -98,7 +115,7 @@ class CompiledPrograms:
     # ---- in ----------------------------------------------------------------------------------------------------------------
 
     def _fetch(self) -> None:
-        prefix = f"{PLACE}/{self.kind}/"
+        prefix = f"{self._place}/{self.kind}/"
         infos = {info.key.removeprefix(prefix): info for info in self.store.list(prefix)}
         self._there = {name: info.size_bytes for name, info in infos.items() if KEPT.fullmatch(name)}
         absent = list(self._absent(infos))
@@ -151,8 +168,8 @@ class CompiledPrograms:
         if kept.name in self._there:
             return
         if sum(self._there.values()) + len(content) > MOST_BYTES:
-            raise StorageError(f"{PLACE} has reached its {MOST_BYTES / 2**30:g} GiB.")
-        self.store.write_file(f"{PLACE}/{self.kind}/{kept.name}", kept)
+            raise StorageError(f"{self._place} has reached its {MOST_BYTES / 2**30:g} GiB.")
+        self.store.write_file(f"{self._place}/{self.kind}/{kept.name}", kept)
         self._there[kept.name] = len(content)
 
 

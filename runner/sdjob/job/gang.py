@@ -10,12 +10,13 @@ from typing import Any
 from sdjob.core.channel import Message
 from sdjob.core.clock import Clock
 from sdjob.core.errors import PeerLostError, SdjobError, error_for_exit_code
-from sdjob.core.proc import Child, start
+from sdjob.core.proc import Child
 from sdjob.job.launch import Command
+from sdjob.job.standby import started
 from sdjob.job.stop import RERUN, StopRequest
 
 LAST_WORDS_S = 3.0  # after one process failed its peers fail in their collective: the first one's own words count
-OF_ANY_RANK = {"shard", "part"}
+OF_ANY_RANK = {"shard", "part", "compiled"}
 WATCH_S = 1.0  # how often time limits are looked at while nothing happens
 
 
@@ -30,6 +31,9 @@ class Gang:
 
     watch: Callable[[], None]
     """Called at least every WATCH_S seconds; raises to end the training."""
+
+    begin: Callable[[Command], Child] = started
+    """A process for each command, which may have been started before."""
 
     children: list[Child] = field(default_factory=list[Child])
     _selector: selectors.DefaultSelector = field(default_factory=selectors.DefaultSelector)
@@ -63,9 +67,10 @@ class Gang:
         return self._ending or "stopped"
 
     def _start(self, command: Command) -> None:
-        child = start(command.argv, environment=command.environment)
+        child = self.begin(command)
         self.children.append(child)
         self._selector.register(child.channel.read_fd, selectors.EVENT_READ, data=len(self.children) - 1)
+        child.channel.send(command.task)  # one that has died does not hear it, and is found below
 
     def _open_channels(self) -> int:
         return sum(key.data is not None for key in self._selector.get_map().values())

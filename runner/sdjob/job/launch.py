@@ -1,15 +1,16 @@
-"""The trainer's processes: argv and environment. Pure."""
+"""The trainer's processes: argv, environment, and what they are told of their task. Pure."""
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from sdjob.core.channel import Message
 from sdjob.core.cpu import Isa
 from sdjob.job.nodes.node import LOOPBACK
 from sdjob.spec.task import Device, TrainTask
-from sdjob.spec.train import Backend
+from sdjob.spec.train import Backend, TrainSpec
 
 # A trainer reads local folders only; a hidden look at the network would be slow and would not be ours.
 QUIET = {
@@ -43,8 +44,13 @@ RENDEZVOUS = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_AD
 
 @dataclass(frozen=True)
 class Command:
+    """Two are equal where processes are started alike."""
+
     argv: tuple[str, ...]
     environment: dict[str, str]
+    task: Message = field(default_factory=dict[str, Any], compare=False)
+    """What the process is told when it is to begin: the file, and in `environment` what it needs to find the other ones. Nothing
+    of that matters to what it imports."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +89,38 @@ class GangShape:
     @classmethod
     def of(cls, task: TrainTask, *, num_processes: int, num_devices: int) -> Self:
         """Of a node that is alone, without a port yet; `num_devices` of the node."""
+        train = task.job.train
         return cls(
-            backend=task.job.train.backend,
+            backend=train.backend,
             num_processes=num_processes,
             devices=num_devices // num_processes,
             device=task.device,
             threads=task.threads,
-            deterministic=bool(task.job.train.deterministic),
+            deterministic=bool(train.deterministic),
             port=0,
             isa=task.isa,
-            keeps_memory=task.device == "cpu" and task.job.train.backend == "torch" and task.job.train.method == "full",
+            keeps_memory=keeps_memory(train, device=task.device),
         )
 
 
-def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
+def keeps_memory(train: TrainSpec, *, device: Device) -> bool:
+    return device == "cpu" and train.backend == "torch" and train.method == "full"
+
+
+def early_commands(*, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
+    """Without a task; neither the shape's port nor its hosts matter yet."""
     # -P: the folder that a person stands in may hold a torch.py of their own.
-    argv = (sys.executable, "-P", "-m", f"sdjob.train_{shape.backend}", str(task_file))
+    argv = (sys.executable, "-P", "-m", f"sdjob.train_{shape.backend}")
     inherited = {name: value for name, value in environment.items() if name not in RENDEZVOUS}
     arithmetic = _of_flax(shape, inherited) if shape.backend == "flax" else _of_torch(shape)
-    common = {**inherited, **QUIET, **arithmetic, **_memory(shape, inherited)}
-    return [Command(argv, common | _rank(shape, rank, inherited)) for rank in range(shape.num_processes)]
+    return [Command(argv, {**inherited, **QUIET, **arithmetic, **_memory(shape, inherited)})] * shape.num_processes
+
+
+def trainer_commands(task_file: Path, *, shape: GangShape, environment: Mapping[str, str]) -> list[Command]:
+    return [
+        replace(command, task={"event": "task", "file": str(task_file), "environment": _rank(shape, rank, environment)})
+        for rank, command in enumerate(early_commands(shape=shape, environment=environment))
+    ]
 
 
 def _of_flax(shape: GangShape, environment: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,9 @@
 import math
 import os
 import re
+import shutil
 import socket
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 from typing import get_args
@@ -94,6 +96,30 @@ def require_optimizer(name: str, *, accelerator: Accelerator) -> None:
     if package and installed_version(package) is None:
         raise UnavailableError(
             f"{name} needs the package {package}, which is not installed.", where=field, next_step=f"pip install 'sdjob[{name}]'"
+        )
+
+
+def require_compiler(accelerator: Accelerator, *, scratch: Path) -> None:
+    """Exit 69 where a job asks for torch.compile and this machine lacks what that builds its programs with; asked as early.
+
+    torch's code for CPUs is C++, and takes $CXX or g++; triton, for GPUs, takes $CC, gcc or clang. Both include Python.h.
+    """
+    named, usual = ("CC", ("gcc", "clang")) if accelerator.kind == "nvidia" else ("CXX", ("g++",))
+    asked = [os.environ[named]] if os.environ.get(named) else usual
+    lacks = [] if any(map(shutil.which, asked)) else [f"a compiler ({' or '.join(asked)})"]
+    if not Path(sysconfig.get_path("include"), "Python.h").is_file():
+        lacks.append("Python's header files")
+    if re.search(r"\s", str(scratch.absolute())):
+        raise UsageError(
+            f"torch hands its compiler paths below {scratch} as they are, and a blank would end them.",
+            where="run.scratch",
+            next_step="Name a folder without blanks, or leave train.compile out.",
+        )
+    if lacks:
+        raise UnavailableError(
+            f"torch.compile needs {' and '.join(lacks)}, and this machine has none.",
+            where="train.compile",
+            next_step="Install them (Debian: apt-get install g++ python3-dev), or leave the field out.",
         )
 
 

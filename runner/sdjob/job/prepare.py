@@ -1,6 +1,6 @@
 """What an attempt stands on, and with it every node of a gang: the staged files, the resolved values, the trainer's task."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdjob.ckpt.engine import CommitLog
@@ -13,13 +13,15 @@ from sdjob.encodings.plan import make_plan, runs_once
 from sdjob.job import machine
 from sdjob.job.encodings import EncodedShards, wanted_of
 from sdjob.job.fetch import Here
+from sdjob.job.launch import GangShape, keeps_memory
 from sdjob.job.nodes.node import ALONE, Node
 from sdjob.job.pins import pinned, read_pins, write_pins
-from sdjob.job.resume import Facts, Resolution, resolve
+from sdjob.job.resume import Facts, Resolution, isa_of, num_processes, resolve, threads_of
 from sdjob.job.stage import StagedModel, stage_init_from, stage_model
 from sdjob.job.stage_data import stage_index, stage_pictures
+from sdjob.job.standby import Standby
 from sdjob.job.stop import StopRequest
-from sdjob.spec.hardware import Accelerator, Kind
+from sdjob.spec.hardware import Accelerator, Kind, resolve_deterministic
 from sdjob.spec.job import JobSpec
 from sdjob.spec.places import parse_place
 from sdjob.spec.task import Device, EncodeTask, TrainTask
@@ -56,6 +58,31 @@ class Run:
     stop: StopRequest
     clock: Clock
     log: Log
+    node: Node = ALONE
+    standby: Standby = field(default_factory=Standby)
+    """Trainer processes that wait for their task."""
+
+
+def start_early(run: Run, *, stored: Facts | None) -> None:
+    """The trainer's processes begin to import. What they are started with stands in the job, but for threads and instruction set,
+    which are those of the commit that the attempt goes on from. Where that turns out to be another one, or node 0 names other
+    threads, `Standby.take` starts them anew."""
+    job, accelerator = run.job, run.accelerator
+    processes, device = num_processes(job, accelerator=accelerator), DEVICES[accelerator.kind]
+    run.standby.begin(
+        GangShape(
+            backend=job.train.backend,
+            num_processes=processes,
+            devices=accelerator.devices_per_node // processes,
+            device=device,
+            threads=threads_of(stored, job=job, accelerator=accelerator, num_cores=machine.num_cores()),
+            deterministic=resolve_deterministic(job.train.deterministic, accelerator=accelerator),
+            port=0,
+            nodes=run.node.count,
+            isa=isa_of(stored, widest=machine.isa(), nodes=job.run.nodes),
+            keeps_memory=keeps_memory(job.train, device=device),
+        )
+    )
 
 
 def stage(run: Run, *, may_write: bool) -> Staged:

@@ -65,11 +65,18 @@ def resolve(
     return Resolution(
         job=job,
         total_steps=steps,
-        threads=stored["fingerprint"]["threads"] if stored else max(1, num_cores // num_processes(job, accelerator=accelerator)),
+        threads=threads_of(stored, job=job, accelerator=accelerator, num_cores=num_cores),
         identity=identity_parts(job, model_hashes=model_hashes, index_sha256=index_sha256),
         isa=isa_of(stored, widest=widest_isa, nodes=job.run.nodes),
         encodes_once=encodes_once,
     )
+
+
+def threads_of(stored: Facts | None, *, job: JobSpec, accelerator: Accelerator, num_cores: int) -> int:
+    """Of each process: the first attempt's."""
+    if stored is not None:
+        return stored["fingerprint"]["threads"]
+    return max(1, num_cores // num_processes(job, accelerator=accelerator))
 
 
 def isa_of(stored: Facts | None, *, widest: Isa, nodes: int) -> Isa:

@@ -9,7 +9,7 @@ from typing import Literal
 from sdjob.ckpt.engine import CommitLog
 from sdjob.ckpt.history import History
 from sdjob.ckpt.manifest import DamagedBlobError
-from sdjob.core.clock import Clock
+from sdjob.core.clock import Clock, process_age_s
 from sdjob.core.errors import UsageError
 from sdjob.core.log import Log
 from sdjob.core.retry import Backoff
@@ -21,12 +21,12 @@ from sdjob.job.limits import check_progress, hours_left
 from sdjob.job.nodes.node import Node, node_here
 from sdjob.job.nodes.peers import nobody
 from sdjob.job.nodes.together import Gather, follow, lead
-from sdjob.job.prepare import Run, Staged, resolution_of, stage
+from sdjob.job.prepare import Run, Staged, resolution_of, stage, start_early
 from sdjob.job.results import check_publish_access, publish_places
 from sdjob.job.resume import Facts, check_identity, check_length
 from sdjob.job.scratch import attempt_folder, full_disk_errors, run_folder
 from sdjob.job.stop import StopRequest
-from sdjob.job.stopwatch import Stopwatch, process_age_s
+from sdjob.job.stopwatch import Stopwatch
 from sdjob.job.vitals.signs import Vitals
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
@@ -54,6 +54,8 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
     machine.require(accelerator)
     if job.train.attention == "xformers":
         machine.require_xformers(accelerator)
+    if job.train.compile:
+        machine.require_compiler(accelerator, scratch=machine.scratch_root(job))
     machine.require_optimizer(job.train.optimizer.name, accelerator=accelerator)
     place = parse_place(job.checkpoint.to, base=Path.cwd())
     kind: Literal["file", "remote"] = "file" if place.scheme == "file" else "remote"
@@ -67,14 +69,15 @@ def run_job(job: JobSpec, *, stop: StopRequest, clock: Clock, log: Log, vitals: 
         keep_every=job.checkpoint.keep_every,
         prune_grace_s=PRUNE_GRACE_S[kind],
     )
-    run = Run(job, PatientStore(store, backoff=Backoff(clock=clock)), commits, accelerator, stop, clock, log)
+    run = Run(job, PatientStore(store, backoff=Backoff(clock=clock)), commits, accelerator, stop, clock, log, node)
     whole = Whole(run, kind, watch, vitals)
-    if node.is_alone:
-        whole.attempt(lambda: nobody(stop, clock))
-    elif node.is_first:
-        lead(run, node, attempt=whole.attempt)
-    else:
-        along(run, node)
+    with run.standby:
+        if node.is_alone:
+            whole.attempt(lambda: nobody(stop, clock))
+        elif node.is_first:
+            lead(run, node, attempt=whole.attempt)
+        else:
+            along(run, node)
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,8 @@ def look_back(run: Run, *, watch: Stopwatch | None) -> Look:
     stored = newest_facts(run.commits, history)
     if stored is None:
         return Look(done=False, staged=None)
+    if is_to_train(run.job, history):
+        start_early(run, stored=stored)
     staged = watch.apart("stage", lambda: stage(run, may_write=False)) if watch else stage(run, may_write=False)
     resolution = resolution_of(run, staged, stored=stored)
     check_identity(resolution, stored=stored)
@@ -167,6 +172,11 @@ def look_back(run: Run, *, watch: Stopwatch | None) -> Look:
     published = set(history.done.published) if history.done else set[str]()
     at_end = history.done is not None and history.done.step == resolution.total_steps
     return Look(done=at_end and published >= set(publish_places(run.job)), staged=staged)
+
+
+def is_to_train(job: JobSpec, history: History) -> bool:
+    """As far as the log alone tells: where the job counts epochs, the number of pictures is not known yet."""
+    return history.done is None and (job.train.steps is None or history.live[0].step < job.train.steps)
 
 
 def newest_facts(commits: CommitLog, history: History) -> Facts | None:

@@ -1,18 +1,17 @@
-"""What of an attempt's start took how long: from the start of the process to the first new step."""
+"""What of an attempt's start took how long: from the start of the process to the first new step.
 
-import os
-import time
+The laps are this process's time, one after the other, and add up to it. What goes on beside it in another one, as the trainer's
+imports do, counts only once this one does nothing but wait for it.
+"""
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from sdjob.core.clock import Clock
 from sdjob.ledger.write import LedgerWriter
 
 Result = TypeVar("Result")
-
-STAT = Path("/proc/self/stat")
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,3 @@ def timed(name: str, action: Callable[[], Result], *, watch: Stopwatch, ledger: 
         seconds = watch.clock.monotonic_s() - started_s
         watch.leave_out(seconds)
         ledger.event("phase", name=name, seconds=round(seconds, 3))
-
-
-def process_age_s() -> float:
-    """Since the kernel made this process; 0 where there is no /proc."""
-    if not STAT.is_file():
-        return 0.0
-    # https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html, field 22: ticks from the boot to the start
-    ticks = int(STAT.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19])
-    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

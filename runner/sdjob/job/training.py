@@ -25,6 +25,7 @@ from sdjob.job.parts import Parts
 from sdjob.job.progress import Progress, live_line
 from sdjob.job.resume import Facts, Resolution, inexact_because
 from sdjob.job.saves import Save, Saves
+from sdjob.job.standby import Standby
 from sdjob.job.stop import StopRequest
 from sdjob.job.stopwatch import Stopwatch, timed
 from sdjob.ledger.read import read_ledger
@@ -65,6 +66,7 @@ class Training:
     """Where something is published during training."""
 
     peers: Peers
+    standby: Standby
     committed: tuple[int, float] | None
     """The step that this attempt goes on from, and the Unix time of its commit."""
 
@@ -87,7 +89,7 @@ class Training:
     _encoding_from_s: float | None = None
 
     def __post_init__(self) -> None:
-        self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch)
+        self.gang = Gang(self.stop, self.clock, on_message=self._on_message, watch=self._watch, begin=self.standby.take)
         self.peers.on_loss = self.gang.wake
         if self.shards is not None:
             self.shards.on_ready, self.shards.on_failure = self._tell_encoding, self.gang.wake
@@ -122,7 +124,7 @@ class Training:
         self._tell_lap("prepare")
         try:
             with self.peers.explaining():
-                ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
+                ending = self.gang.run(trainer_commands(task_file, shape=shape, environment=self.standby.environment))
         finally:
             self.saves.finish()
             self._finish_the_rest()
@@ -194,8 +196,8 @@ class Training:
         if handler is not None:
             handler({key: value for key, value in message.items() if key != "event"})
 
-    def _on_imported(self, _fields: dict[str, Any]) -> None:
-        self._tell_lap("trainer-imports")
+    def _on_imported(self, fields: dict[str, Any]) -> None:
+        self._tell_lap("trainer-imports", whole_s=fields["seconds"])
 
     def _on_encoding(self, _fields: dict[str, Any]) -> None:
         assert self.shards is not None, "a trainer encodes what it was asked to"
@@ -213,9 +215,9 @@ class Training:
         self.watch.leave_out(seconds)
         self.ledger.event("phase", name="cache", seconds=round(seconds, 3))
 
-    def _tell_lap(self, name: str) -> None:
+    def _tell_lap(self, name: str, **more: Any) -> None:
         lap = self.watch.lap(name)
-        self.ledger.event("phase", name=lap.name, seconds=lap.seconds)
+        self.ledger.event("phase", name=lap.name, seconds=lap.seconds, **more)
 
     def _on_ready(self, fields: dict[str, Any]) -> None:
         self._tell_lap("load")
@@ -229,8 +231,9 @@ class Training:
         self.ledger.event("ready", **fields, inexact=self._inexact)
 
     def _on_compiled(self, fields: dict[str, Any]) -> None:
-        counts = {kind: len(fields[kind]) for kind in ("new", "read")}
-        self.ledger.event("phase", name="compile", seconds=fields["seconds"], **counts)
+        if fields["seconds"] is not None:  # ranks compile at the same time: the first one's counts
+            counts = {kind: len(fields[kind]) for kind in ("new", "read")}
+            self.ledger.event("phase", name="compile", seconds=fields["seconds"], **counts)
         self.compiled.keep([*fields["new"], *fields["read"]])
 
     def _on_metrics(self, fields: dict[str, Any]) -> None:

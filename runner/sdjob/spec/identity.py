@@ -12,9 +12,9 @@ from sdjob.spec.job import JobSpec
 # job that asks for another one is another job, which a person should be told before pictures are looked for.
 DATA_PLACES = {"source", "revision", "config"}
 # Absent while nobody uses them, so that the runs of an older version go on.
-LATER_FIELDS = {"sources", "held_out", "caption_prefix", "trigger_word", "fsdp"}
+LATER_FIELDS = {"sources", "held_out", "caption_prefix", "trigger_word", "fsdp", "compile"}
 # Fields of `train` that change the order of additions at most, so that going on is right "to rounding".
-ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache", "fsdp")
+ROUNDING_FIELDS = ("backend", "device_batch", "attention", "deterministic", "gradient_checkpointing", "cache", "fsdp", "compile")
 LENGTH_FIELDS = ("steps", "epochs")
 # Of these schedules the learning rate at a step does not depend on how many steps there will be.
 ENDLESS_SCHEDULES = {"constant", "constant_with_warmup", "piecewise_constant"}

@@ -60,7 +60,7 @@ class TrainTask:
     """Of the job's further sources, in the order of `spec.sources`."""
 
     compiled: Path | None = None
-    """The folder of programs that flax has compiled before, and where it puts new ones."""
+    """The folder of programs that the backend has compiled before, and where it puts new ones."""
 
     isa: Isa = "avx2"
     """The instructions that torch's arithmetic on a CPU is held to: part of what exact resume needs there."""

@@ -162,6 +162,9 @@ class TrainSpec(Part):
     """Compute activations a second time in the backward pass: less memory, more time."""
     attention: Literal["sdpa", "xformers"] = "sdpa"
     """The attention kernel; xformers is for torch on CUDA."""
+    compile: bool = False
+    """Have torch compile the UNet's blocks (torch.compile): the first step of each size of picture waits some minutes for the
+    compiler, once a run and kind of machine; later ones may be faster. Needs a C++ compiler. flax always compiles."""
     cache: Literal["auto", "always", "never"] = "auto"
     """Whether the frozen encoders run once before training instead of at every step; auto: where each picture has one crop."""
     loss: LossSpec = LossSpec()

@@ -1,4 +1,4 @@
-"""`python -m sdjob.train_flax TASK.json`: started by `sdjob run`, once for each host."""
+"""`python -m sdjob.train_flax`: started by `sdjob run`, once for each host."""
 
 import gc
 import sys
@@ -10,4 +10,4 @@ if __name__ == "__main__":
 
     gc.freeze()
     gc.enable()
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main())

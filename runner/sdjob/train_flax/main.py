@@ -2,14 +2,13 @@
 
 import os
 import traceback
-from pathlib import Path
 
 import jax
 
 from sdjob.core.channel import Channel, inherited_channel
-from sdjob.core.clock import SystemClock
+from sdjob.core.clock import SystemClock, process_age_s
 from sdjob.core.errors import PeerLostError, SdjobError, UnavailableError, UsageError
-from sdjob.link import Link
+from sdjob.link import Link, awaited_task
 from sdjob.loop import Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_flax import hosts, setup
@@ -23,14 +22,17 @@ from sdjob.train_flax.sample import run_sample_task
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # https://github.com/openxla/xla names the status; jax has no class of its own for it
 
 
-def main(task_file: str) -> int:
+def main() -> int:
     """Exit code 0: the task ended as its last message says; else the error's own."""
     channel = inherited_channel()
     if channel is None:
         raise UsageError("sdjob.train_flax is started by `sdjob run`, not by hand")
-    channel.send({"event": "imported"})
+    channel.send({"event": "imported", "seconds": round(process_age_s(), 3)})
+    task_file = awaited_task(channel)
+    if task_file is None:
+        return SdjobError.exit_code  # nobody is left to hear why
     try:
-        task = read_task(Path(task_file))
+        task = read_task(task_file)
         if task.device == "cpu":
             jax.config.update("jax_platforms", "cpu")
         if isinstance(task, SampleTask):

@@ -42,7 +42,7 @@ def summed(batches: Iterable[list[MicroBatch]], *, trainer: TorchTrainer) -> flo
     runner = trainer.runner
     accelerator = runner.accelerator
     total = torch.zeros((), dtype=torch.float64, device=accelerator.device)
-    with trainer.averaged_weights(), accelerator.autocast():
+    with trainer.averaged_weights(), accelerator.autocast(), trainer.uncompiled():
         runner.models.train(False)
         for (micro,) in batches:
             total += loss_of(runner.models, micro.to(accelerator.device)).double()

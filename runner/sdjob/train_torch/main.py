@@ -2,33 +2,36 @@
 
 import os
 import traceback
-from pathlib import Path
 
 import diffusers
 import torch
 import transformers
 
 from sdjob.core.channel import Channel, inherited_channel
-from sdjob.core.clock import SystemClock
+from sdjob.core.clock import SystemClock, process_age_s
 from sdjob.core.errors import SdjobError, UsageError
-from sdjob.link import Link
+from sdjob.link import Link, awaited_task
 from sdjob.loop import Loop
 from sdjob.spec.task import SampleTask, TrainTask, read_task
 from sdjob.train_torch import setup
 from sdjob.train_torch.batches import build_batches
+from sdjob.train_torch.compiled import Compilation
 from sdjob.train_torch.held_out import measure_of
 from sdjob.train_torch.once import encodings_of
 from sdjob.train_torch.sample import run_sample_task
 
 
-def main(task_file: str) -> int:
+def main() -> int:
     """Exit code 0: the task ended as its last message says; else the error's own."""
     channel = inherited_channel()
     if channel is None:
         raise UsageError("sdjob.train_torch is started by `sdjob run`, not by hand")
-    channel.send({"event": "imported"})
+    channel.send({"event": "imported", "seconds": round(process_age_s(), 3)})
+    task_file = awaited_task(channel)
+    if task_file is None:
+        return SdjobError.exit_code  # nobody is left to hear why
     try:
-        task = read_task(Path(task_file))
+        task = read_task(task_file)
         torch.set_num_threads(task.threads)
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
@@ -60,12 +63,17 @@ def train(task: TrainTask, *, channel: Channel) -> None:
     accelerator = setup.build_accelerator(task)
     models = setup.build_models(task, accelerator=accelerator)
     trainer = setup.build_trainer(task, accelerator=accelerator, models=models)
+    fingerprint = setup.fingerprint(accelerator)
+    if task.job.train.compile:
+        compilation = Compilation.begun(task, model=models.unet, accelerator=accelerator, link=link)
+        trainer.on_work = compilation.tell
+        fingerprint |= compilation.fingerprint()
     # What the weights start from, in order of precedence:
     # 1. a checkpoint of this run (weights, moments, EMA);
     # 2. train.init_from (weights alone);
     # 3. the base model; LoRA adapters as drawn from the seed.
     trainer.load(checkpoint=task.restore_from, init_from=task.init_from)
-    link.send("ready", step=task.start_step, fingerprint=setup.fingerprint(accelerator))
+    link.send("ready", step=task.start_step, fingerprint=fingerprint)
     with build_batches(task, trainer=trainer, encodings=encodings) as batches:
         measure = measure_of(task, trainer=trainer, encodings=encodings)
         ending = Loop(trainer, setup.loop_plan(task, accelerator), link, SystemClock(), measure).run(batches)

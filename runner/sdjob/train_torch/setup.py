@@ -2,8 +2,8 @@
 
 import json
 import platform
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from sdjob.spec.checkpoint import drawn_every_steps, early_steps
 from sdjob.spec.job import measured_every_steps
 from sdjob.spec.task import TrainTask
 from sdjob.spec.train import TrainSpec
+from sdjob.train_torch import compiled
 from sdjob.train_torch import state as states
 from sdjob.train_torch.attention import use_xformers
 from sdjob.train_torch.conditioning import TextEncoders, Tokenizers, no_text_encoders, read_text_encoders
@@ -208,6 +209,8 @@ class TorchTrainer:
     runner: StepRunner
     tokenizers: Tokenizers
     scheduler: SchedulerMixin
+    on_work: Callable[[], None] = lambda: None
+    """Called after each step, in which something may have been compiled."""
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -228,7 +231,12 @@ class TorchTrainer:
     def step(
         self, batch: list[MicroBatch], *, step: int, stop_wanted: bool, save_word: SaveWord = SaveWord.NOTHING
     ) -> PendingMetrics:
-        return self.runner.run(batch, step=step, stop_wanted=stop_wanted, save_word=save_word)
+        metrics = self.runner.run(batch, step=step, stop_wanted=stop_wanted, save_word=save_word)
+        self.on_work()
+        return metrics
+
+    def expect_saves(self) -> None:
+        self.runner.state.reserve()
 
     def snapshot(self, *, step: int, metrics: StepMetrics) -> states.HostSnapshot:
         scalars = {"step": step, "loss": metrics.loss, "grad_norm": metrics.grad_norm}
@@ -248,7 +256,7 @@ class TorchTrainer:
             seed=self.task.job.train.seed,
         )
         models = self._drawing_models()
-        with self.averaged_weights(), self.runner.accelerator.autocast():
+        with self.averaged_weights(), self.runner.accelerator.autocast(), self.uncompiled():
             models.train(False)
             pipeline = pipeline_of(models, tokenizers=self.tokenizers, scheduler=self.scheduler)
             write_pictures(pipeline, plan, folder=folder if self.runner.accelerator.is_main_process else None)
@@ -261,6 +269,10 @@ class TorchTrainer:
         vae = load_vae(self.task, device=device) if models.vae is None else models.vae
         text = models.text if models.text.parts else load_text_encoders(self.task, device=device)
         return replace(models, vae=vae, text=text)
+
+    def uncompiled(self) -> AbstractContextManager[object]:
+        """Around what is computed beside the steps."""
+        return compiled.uncompiled() if self.task.job.train.compile else nullcontext()
 
     @contextmanager
     def averaged_weights(self) -> Generator[None]:

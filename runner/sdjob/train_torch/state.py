@@ -23,24 +23,8 @@ from sdjob.core.errors import UnsoundError
 from sdjob.diffusion.parts import Kind, stored_tensors, whole_file
 from sdjob.diffusion.tensor_file import StoredTensor
 from sdjob.train_torch import optimizer as optimizers
+from sdjob.train_torch.arena import Arena
 from sdjob.train_torch.sharding import Shards
-
-
-@dataclass
-class Arena:
-    """The host memory that one snapshot after the other is copied into, in float32: fresh memory would cost its page faults
-    each time. Reached from a GPU, it is pinned, and the copies wait for one another on the device alone."""
-
-    _copies: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-
-    def take(self, name: str, tensor: Tensor, *, last: bool = False) -> Tensor:
-        """last: no step comes after, so that what is there in its file's form need not be copied."""
-        if last and not tensor.is_cuda and tensor.is_contiguous() and tensor.dtype == torch.float32:
-            return tensor.detach()
-        if name not in self._copies:
-            dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-            self._copies[name] = torch.empty(tensor.shape, dtype=dtype, pin_memory=tensor.is_cuda)
-        return self._copies[name].copy_(tensor.detach(), non_blocking=True)
 
 
 @dataclass
@@ -57,6 +41,23 @@ class TrainState:
 
     def file(self, kind: Kind) -> str:
         return whole_file(kind) if self.shards is None else self.shards.file(kind)
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """The live ones, by file and by their names there. Moments appear with a parameter's first gradient."""
+        files: dict[str, dict[str, Tensor]] = {self.file("weights"): dict(self.parameters)}
+        files[self.file("optimizer")] = {
+            f"optimizer.{short}.{name}": tensor
+            for name, parameter in self.parameters.items()
+            for short, tensor in optimizers.slots_of(self.optimizer, parameter).items()
+        }
+        if self.ema is not None:
+            shadow = zip(self.parameters, self.ema.shadow_params, strict=True)
+            files[self.file("ema")] = {f"ema.{name}": tensor for name, tensor in shadow}
+        return files
+
+    def reserve(self) -> None:
+        """Memory for snapshots, once the moments are there."""
+        self.arena.reserve({name: tensor for tensors in self.tensors().values() for name, tensor in tensors.items()})
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,7 @@ def snapshot(state: TrainState, *, scalars: Mapping[str, Any], last: bool = Fals
     on_cuda = any(parameter.is_cuda for parameter in state.parameters.values())
     if on_cuda and state.ema is not None:
         torch.cuda.synchronize()  # averages that are kept on the host may still be on their way there
-    files = {state.file("weights"): {name: take(name, p) for name, p in state.parameters.items()}}
-    files[state.file("optimizer")] = {
-        (key := f"optimizer.{short}.{name}"): take(key, tensor)
-        for name, parameter in state.parameters.items()
-        for short, tensor in optimizers.slots_of(state.optimizer, parameter).items()
-    }
-    if state.ema is not None:
-        shadow = zip(state.parameters, state.ema.shadow_params, strict=True)
-        files[state.file("ema")] = {(key := f"ema.{name}"): take(key, tensor) for name, tensor in shadow}
+    files = {file: {name: take(name, tensor) for name, tensor in tensors.items()} for file, tensors in state.tensors().items()}
     if on_cuda:
         torch.cuda.synchronize()  # copies into pinned memory do not block
     is_main = state.shards is None or state.shards.rank == 0

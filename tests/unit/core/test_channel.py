@@ -90,6 +90,16 @@ def test_the_end_of_the_other_side(pair):
     assert right.send({"to": "nobody"}) is False
 
 
+def test_who_asks_for_one_message_leaves_the_others(pair):
+    left, right = pair
+    for number in range(4):
+        left.send({"number": number})
+    assert [right.receive_one(), right.receive_one()] == [{"number": 0}, {"number": 1}]
+    left.close()
+    assert list(right) == [{"number": 2}, {"number": 3}]
+    assert right.receive_one() is None
+
+
 def test_a_torn_last_line_is_no_message(pair):
     """A process that is killed in the middle of a write."""
     left, right = pair

@@ -10,6 +10,7 @@ from fakes.memory_store import MemoryStore, fail
 from sdjob.core.errors import DeniedError, FencedError, StorageError
 from sdjob.core.log import Log
 from sdjob.job.attempt import Attempt
+from sdjob.job.standby import Standby
 from sdjob.job.stopwatch import Stopwatch
 from sdjob.ledger.read import read_ledger
 from sdjob.ledger.write import LedgerWriter
@@ -25,7 +26,7 @@ class FencedAttempt(Attempt):
 def attempt(*, troubles):
     clock, store = FakeClock(), MemoryStore()
     log = Log(mode="text", stream=io.StringIO(), clock=clock)
-    run = SimpleNamespace(clock=clock, log=log)
+    run = SimpleNamespace(clock=clock, log=log, standby=Standby())
     made = FencedAttempt(
         run, None, None, LedgerWriter(store, attempt=1, clock=clock), 3600.0, None, Stopwatch(clock, age_s=2.0), None, None
     )
@@ -46,3 +47,14 @@ def test_a_ledger_that_fails_hides_no_exit_code(trouble):
     with pytest.raises(FencedError):
         made.execute()
     assert f"the attempt's end was not recorded: {trouble}" in stderr.getvalue()
+
+
+def test_trainers_that_wait_end_before_the_last_words():
+    made, store, _ = attempt(troubles=[])
+    deeds = []
+    made.run.standby.end = lambda: deeds.append("trainers")
+    store.before.append(lambda call: deeds.append(call.method))
+    with pytest.raises(FencedError):
+        made.execute()
+    assert deeds.index("trainers") < len(deeds) - 1
+    assert deeds[-1] == "write"

@@ -3,15 +3,18 @@
 import hashlib
 import io
 import os
+from dataclasses import replace
 
 import pytest
 
+from fakes.checkpoints import make_job
 from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore, fail
 from sdjob.core.errors import StoppedError, StorageError
 from sdjob.core.log import Log
 from sdjob.job import compiled as module
-from sdjob.job.compiled import CompiledPrograms, drop_oldest, kind_of
+from sdjob.job.compiled import CompiledPrograms, arithmetic_of, compiled_folder, drop_oldest, kind_of
+from sdjob.job.resume import Resolution
 
 STEP, OTHER = f"jit_advance-{'a' * 64}-cache", f"jit_guided-{'b' * 64}-cache"
 
@@ -143,6 +146,28 @@ def test_the_oldest_leave_the_machine_first(tmp_path):
         os.utime(tmp_path / name, (1000 - age, 1000 - age))
     drop_oldest(tmp_path, most_bytes=9)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["middle", "newest"]
+
+
+def test_torchs_packs_lie_beside_what_flax_compiled(attempt):
+    programs = replace(attempt(store := MemoryStore()), backend="torch")
+    kept(compile_into(programs, step=b"pack"), STEP)
+    assert list(store.objects) == [key(STEP, b"pack").replace("cache/xla/", "cache/inductor/")]
+    assert own(replace(attempt(store, machine="there"), backend="torch")) == {STEP: b"pack"}
+
+
+def test_torch_has_programs_where_the_job_compiles(tmp_path):
+    folders = [compiled_folder(make_job(train=train), attempt=tmp_path) for train in ({}, {"compile": True}, {"backend": "flax"})]
+    assert folders == [None, tmp_path / "inductor", tmp_path / "xla"]
+
+
+def test_torchs_programs_are_of_one_arithmetic():
+    job = make_job(train={"compile": True, "deterministic": True})
+    resolution = Resolution(job, total_steps=1, threads=2, identity={}, isa="avx2")
+    faster = job.model_copy(update={"train": job.train.model_copy(update={"deterministic": False})})
+    others = [replace(resolution, threads=4), replace(resolution, isa="avx512"), replace(resolution, job=faster)]
+    kinds = [kind_of("cpu", accelerator=None, backend="torch", arithmetic=arithmetic_of(r)) for r in (resolution, *others)]
+    assert len({*kinds, kind_of("cpu", accelerator=None)}) == 5
+    assert arithmetic_of(replace(resolution, job=make_job(train={"backend": "flax"}))) == ()
 
 
 def test_machines_of_different_kinds_share_nothing(monkeypatch):

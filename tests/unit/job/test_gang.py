@@ -17,10 +17,12 @@ PRELUDE = """
 import os, signal, sys, time
 from sdjob.core.channel import inherited_channel
 channel = inherited_channel()
+task = channel.receive_one()
 def say(event, **fields): channel.send({"event": event, **fields})
 def hear():
     for message in channel: return message["event"]
 """
+TASK = {"event": "task", "file": "/scratch/task.json", "environment": {}}
 READY = "say('ready')\n"
 FOREVER = "while True: time.sleep(60)\n"
 
@@ -32,7 +34,7 @@ SILENT = (1, {"exit_code": 3})
 
 
 def command(program, **environment):
-    return Command((sys.executable, "-c", PRELUDE + program), {**os.environ, **environment})
+    return Command((sys.executable, "-c", PRELUDE + program), {**os.environ, **environment}, TASK)
 
 
 class Watched:
@@ -81,6 +83,12 @@ def test_only_rank_0_reports():
     commands = [command(program, RANK=str(rank)) for rank in range(3)]
     assert watched.gang.run(commands) == "finished"
     assert [m["rank"] for m in watched.messages if m["event"] == "metrics"] == [0]
+
+
+def test_each_is_told_its_task():
+    watched = Watched()
+    assert watched.run("say('heard', task=task)\nsay('finished')") == "finished"
+    assert watched.messages[0] == {"event": "heard", "task": TASK}
 
 
 def test_a_failure_comes_with_its_code_and_words():

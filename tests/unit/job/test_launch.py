@@ -21,7 +21,8 @@ def commands(environment=None, **shape):
 
 def test_one_process():
     (command,) = commands()
-    assert command.argv == (sys.executable, "-P", "-m", "sdjob.train_torch", "/scratch/task.json")
+    assert command.argv == (sys.executable, "-P", "-m", "sdjob.train_torch")
+    assert command.task == {"event": "task", "file": "/scratch/task.json", "environment": {}}
     assert command.environment["HOME"] == "/home"
     assert command.environment["OMP_NUM_THREADS"] == command.environment["MKL_NUM_THREADS"] == "2"
     assert command.environment["HF_HUB_OFFLINE"] == "1"
@@ -33,7 +34,7 @@ def test_a_gang_meets_on_this_machine(device):
     made = commands(num_processes=3, device=device)
     assert len({command.argv for command in made}) == 1
     for rank, command in enumerate(made):
-        environment = command.environment
+        environment = command.task["environment"]
         assert (environment["RANK"], environment["LOCAL_RANK"]) == (str(rank), str(rank))
         assert (environment["WORLD_SIZE"], environment["LOCAL_WORLD_SIZE"]) == ("3", "3")
         assert (environment["MASTER_ADDR"], environment["MASTER_PORT"]) == ("127.0.0.1", "29500")
@@ -95,6 +96,7 @@ def test_an_outer_launchers_rendezvous_is_not_passed_on(tmp_path):
     (command,) = trainer_commands(tmp_path / "task.json", shape=shape, environment=outer)
     assert command.environment["HOME"] == "/home/me"
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"} & command.environment.keys()
+    assert command.task["environment"] == {}
     assert command.argv[1:4] == ("-P", "-m", "sdjob.train_torch")
 
 
@@ -132,7 +134,7 @@ GANG = {"node": 1, "nodes": 3, "num_processes": 2, "host": "first.gang", "interf
 
 class TestNodes:
     def test_ranks_go_on_from_node_to_node(self):
-        made = [command.environment for command in commands(**GANG)]
+        made = [command.task["environment"] for command in commands(**GANG)]
         assert [environment["RANK"] for environment in made] == ["2", "3"]
         assert [environment["LOCAL_RANK"] for environment in made] == ["0", "1"]
         assert {environment["WORLD_SIZE"] for environment in made} == {"6"}
@@ -141,18 +143,22 @@ class TestNodes:
 
     def test_every_rank_is_there_once(self):
         made = [command for node in range(3) for command in commands(**{**GANG, "node": node})]
-        assert sorted(command.environment["RANK"] for command in made) == list("012345")
+        assert sorted(command.task["environment"]["RANK"] for command in made) == list("012345")
 
     def test_one_process_of_each_node_is_a_rank_too(self):
         (command,) = commands(node=1, nodes=2, host="first.gang")
-        assert (command.environment["RANK"], command.environment["LOCAL_RANK"]) == ("1", "0")
+        assert (command.task["environment"]["RANK"], command.task["environment"]["LOCAL_RANK"]) == ("1", "0")
 
     def test_the_network_is_the_one_to_the_others_unless_a_person_says(self):
-        assert commands(**GANG)[0].environment["GLOO_SOCKET_IFNAME"] == "eth7"
-        assert commands({"GLOO_SOCKET_IFNAME": "ib0"}, **GANG)[0].environment["GLOO_SOCKET_IFNAME"] == "ib0"
-        assert "GLOO_SOCKET_IFNAME" not in commands(**{**GANG, "interface": None})[0].environment
+        def interface(environment=None, **gang):
+            (command, _) = commands(environment, **gang)
+            return {**command.environment, **command.task["environment"]}.get("GLOO_SOCKET_IFNAME")
+
+        assert interface(**GANG) == "eth7"
+        assert interface({"GLOO_SOCKET_IFNAME": "ib0"}, **GANG) == "ib0"
+        assert interface(**{**GANG, "interface": None}) is None
 
     def test_one_flax_process_of_each_node(self):
         (command,) = commands(backend="flax", devices=1, nodes=2, node=1, host="first.gang")
-        assert (command.environment["RANK"], command.environment["WORLD_SIZE"]) == ("1", "2")
+        assert (command.task["environment"]["RANK"], command.task["environment"]["WORLD_SIZE"]) == ("1", "2")
         assert "terminate_timeout_seconds=7200" in command.environment["XLA_FLAGS"]

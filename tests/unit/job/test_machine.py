@@ -1,5 +1,6 @@
 """What this machine has, and what a job asks for that it lacks."""
 
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from sdjob.core.errors import UnavailableError, UsageError
 from sdjob.job import accelerators, machine
 from sdjob.job.accelerators import Gpu, Tpus, gpu_of, gpus, tpus
 from sdjob.job.cgroup import MemoryLimit, cpu_quota, memory_limit
+from sdjob.job.doctor import fit
 from sdjob.job.run import run_job
 from sdjob.spec.hardware import parse_accelerator
 
@@ -28,6 +30,59 @@ def install(monkeypatch, *, versions, requires=()):
 
     monkeypatch.setattr(metadata, "version", version)
     monkeypatch.setattr(metadata, "requires", lambda package: list(requires))
+
+
+class TestCompiler:
+    @pytest.fixture(autouse=True)
+    def bare(self, monkeypatch, tmp_path):
+        """Only what stands in `here` is installed, and Python's header files."""
+        for name in ("CC", "CXX"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(machine.shutil, "which", lambda name: name if name in self.here else None)
+        monkeypatch.setattr(machine.sysconfig, "get_path", lambda _: str(tmp_path))
+        (tmp_path / "Python.h").touch()
+        self.here, self.headers, self.scratch = set(), tmp_path / "Python.h", Path("/scratch")
+
+    @pytest.mark.parametrize(("accelerator", "needed"), [(CPU, "g++"), (GPU, "gcc or clang")])
+    def test_absent(self, accelerator, needed):
+        with pytest.raises(UnavailableError, match=re.escape(f"a compiler ({needed}), and this machine")) as caught:
+            machine.require_compiler(accelerator, scratch=self.scratch)
+        assert (caught.value.exit_code, caught.value.where) == (69, "train.compile")
+        assert "apt-get install g++ python3-dev" in str(caught.value)
+
+    def test_python_without_its_header_files(self):
+        self.here = {"g++"}
+        machine.require_compiler(CPU, scratch=self.scratch)
+        self.headers.unlink()
+        with pytest.raises(UnavailableError, match=r"torch\.compile needs Python's header files"):
+            machine.require_compiler(CPU, scratch=self.scratch)
+
+    def test_a_scratch_that_the_compiler_would_not_find(self):
+        self.here = {"g++"}
+        with pytest.raises(UsageError, match="a blank would end them"):
+            machine.require_compiler(CPU, scratch=Path("/my disk"))
+
+    def test_the_one_that_the_environment_names(self, monkeypatch):
+        self.here = {"g++", "clang"}
+        machine.require_compiler(GPU, scratch=self.scratch)
+        monkeypatch.setenv("CXX", "icpx")
+        with pytest.raises(UnavailableError, match="icpx"):
+            machine.require_compiler(CPU, scratch=self.scratch)
+        self.here.add("icpx")
+        machine.require_compiler(CPU, scratch=self.scratch)
+
+    def test_a_run_asks_before_anything_is_read_or_written(self, tmp_path: Path):
+        job = make_job(train={"compile": True}, checkpoint={"to": str(tmp_path / "run")})
+        with pytest.raises(UnavailableError, match=r"torch\.compile needs"):
+            run_job(job, stop=None, clock=FakeClock(), log=None, vitals=None)
+        assert not (tmp_path / "run").exists()
+
+    def test_the_doctor_asks_too(self):
+        assert list(fit.compiling(make_job())) == []
+        with pytest.raises(UnavailableError, match=r"torch\.compile needs"):
+            list(fit.compiling(make_job(train={"compile": True})))
+        self.here = {"g++"}
+        assert [found.what for found in fit.compiling(make_job(train={"compile": True}))] == ["a compiler is installed."]
 
 
 class TestXformers:

@@ -1,13 +1,7 @@
 """The parts of a start add up to the whole."""
 
-import subprocess
-import sys
-
-import pytest
-
 from fakes.clock import FakeClock
-from sdjob.job import stopwatch
-from sdjob.job.stopwatch import Lap, Stopwatch, process_age_s
+from sdjob.job.stopwatch import Lap, Stopwatch
 
 
 def test_laps_follow_one_another_from_the_start_of_the_process():
@@ -34,15 +28,3 @@ def test_what_is_told_apart_is_no_part_of_the_lap_around_it():
     watch.lap("look")
     assert watch.laps == [Lap("stage", 3.0), Lap("look", 1.75)]
     assert watch.total_s() == 4.75
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-def test_the_age_is_that_of_the_process_itself():
-    ask = "import time; time.sleep(0.3); from sdjob.job.stopwatch import process_age_s; print(process_age_s())"
-    told = subprocess.run([sys.executable, "-c", ask], stdout=subprocess.PIPE, text=True, check=True)
-    assert 0.3 <= float(told.stdout) < 300, "and not the machine's, or its parent's"
-
-
-def test_without_proc_nothing_is_known(monkeypatch, tmp_path):
-    monkeypatch.setattr(stopwatch, "STAT", tmp_path / "none")
-    assert process_age_s() == 0.0

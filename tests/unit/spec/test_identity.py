@@ -142,6 +142,14 @@ def test_changes_to_rounding():
     assert explain_difference(rounding_part(old), rounding_part(new)) == ["train.device_batch: 1 -> 2"]
 
 
+def test_compiled_steps_are_the_same_run_to_rounding():
+    eager, compiled = job(), job("train.compile=true")
+    parts = [identity_parts(one, model_hashes=HASHES, index_sha256="1") for one in (eager, compiled)]
+    assert parts[0] == parts[1]
+    assert explain_difference(rounding_part(eager), rounding_part(compiled)) == ["train.compile: absent -> true"]
+    assert "compile" not in rounding_part(eager)["train"], "runs that older versions began know no such field"
+
+
 def test_a_state_that_is_spread_is_the_same_run_to_rounding():
     whole, spread = job("train.method=full"), job("train.method=full", "train.fsdp=true")
     parts = [identity_parts(one, model_hashes=HASHES, index_sha256="1") for one in (whole, spread)]

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from fakes.torch_runs import make_micro, make_task, make_trainer, randomize
 from sdjob.core.errors import UnsoundError
+from sdjob.train_torch import arena as arenas
+from sdjob.train_torch.arena import Arena
 from sdjob.train_torch.ema import OffloadedAverage
 
 CASES = [("lora", "fp32"), ("lora", "bf16"), ("full", "fp32"), ("full", "bf16")]
@@ -131,6 +133,35 @@ def test_the_next_snapshot_takes_the_memory_of_the_one_before(sd1):
         places.append({name: tensor.data_ptr() for tensors in files.values() for name, tensor in tensors.items()})
     assert places[0] == places[1]
     assert len(set(places[0].values())) == len(places[0]), "each tensor has a place of its own"
+
+
+def test_a_snapshot_goes_into_the_room_that_was_made_for_it(sd1, tmp_path):
+    trainer = make_trainer(make_task(sd1, train=TRAIN))
+    metrics = run(trainer, start=0, stop=1)
+    without = everything(saved(trainer, tmp_path / "without", metrics=metrics, step=1))
+    trainer.runner.state.arena = arena = Arena()
+    trainer.expect_saves()
+    arena._reserving.result()
+    room = {name: copy.data_ptr() for name, copy in arena._copies.items()}
+    assert not any(copy.any() for copy in arena._copies.values())
+    snapshot = trainer.snapshot(step=1, metrics=metrics)
+    assert {name: tensor.data_ptr() for tensors in snapshot.files.values() for name, tensor in tensors.items()} == room
+    (tmp_path / "with").mkdir()
+    snapshot.write_into(tmp_path / "with")
+    assert everything(tmp_path / "with") == without
+
+
+def test_no_room_for_snapshots_is_an_error_of_the_first(sd1, monkeypatch):
+    trainer = make_trainer(make_task(sd1, train=TRAIN))
+    metrics = run(trainer, start=0, stop=1)
+
+    def refuse(*_, **__):
+        raise RuntimeError("not enough pinned memory")
+
+    monkeypatch.setattr(arenas.torch, "empty", refuse)
+    trainer.expect_saves()
+    with pytest.raises(RuntimeError, match="pinned"):
+        trainer.snapshot(step=1, metrics=metrics)
 
 
 def test_the_last_snapshot_is_the_live_state_itself_and_makes_the_same_files(sd1, tmp_path):

@@ -68,6 +68,7 @@ class Examination:
         yield Check(fit.ACCELERATOR, lambda: fit.accelerator(job))
         yield Check(fit.PRECISION, lambda: fit.precision(job))
         yield Check(fit.ATTENTION, lambda: fit.attention(job))
+        yield Check(fit.COMPILE, lambda: fit.compiling(job))
         yield Check(fit.OPTIMIZER, lambda: fit.optimizer(job))
         yield from source_checks(job, asker=asker)
         yield Check("scratch", lambda: room_for(asker.to_fetch, root=scratch_root(job)))

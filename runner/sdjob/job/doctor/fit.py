@@ -11,7 +11,7 @@ from sdjob.spec.job import JobSpec
 from sdjob.spec.run import RunSpec, notice_s
 
 ACCELERATOR, PRECISION, ATTENTION, NOTICE = "run.accelerator", "train.precision", "train.attention", "run.notice_s"
-OPTIMIZER = "train.optimizer.name"
+OPTIMIZER, COMPILE = "train.optimizer.name", "train.compile"
 # NVIDIA computes in bf16 from Ampere on: https://docs.nvidia.com/cuda/cuda-c-programming-guide, "Arithmetic Instructions"
 BF16_SINCE = (8, 0)
 IN_A_POD = (
@@ -86,6 +86,12 @@ def attention(job: JobSpec) -> Iterator[Finding]:
     if job.train.attention == "xformers":
         machine.require_xformers(parse_accelerator(job.run.accelerator))
         yield ok(ATTENTION, f"xformers {machine.installed_version('xformers')} is installed.")
+
+
+def compiling(job: JobSpec) -> Iterator[Finding]:
+    if job.train.compile:
+        machine.require_compiler(parse_accelerator(job.run.accelerator), scratch=machine.scratch_root(job))
+        yield ok(COMPILE, "a compiler is installed.")
 
 
 def optimizer(job: JobSpec) -> Iterator[Finding]:

@@ -3,7 +3,6 @@
 It restores the very commit that node 0 chose, verified by its hashes like everybody's, on its own scratch.
 """
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from sdjob.job.gang import Gang
 from sdjob.job.launch import GangShape, trainer_commands
 from sdjob.job.nodes.peers import Peers
 from sdjob.job.nodes.start import Start
-from sdjob.job.prepare import Run, Staged, pictures_of, resolution_of, shards_of, stage, train_task
+from sdjob.job.prepare import Run, Staged, pictures_of, resolution_of, shards_of, stage, start_early, train_task
 from sdjob.job.resume import Resolution, num_processes
 from sdjob.job.scratch import attempt_folder
 from sdjob.job.stop import RERUN
@@ -52,6 +51,8 @@ class Follower:
     def _train(self, start: Start, folder: Path) -> None:
         run = self.run
         refuse_another_log(start, history=(history := run.commits.replay()), where=run.commits.uri)
+        if self.staged is None:
+            start_early(run, stored=None)
         staged = self.staged or stage(run, may_write=False)
         manifest = same_commit(run, start, history=history, into=folder / RESTORED)
         resolution = resolution_of(run, staged, stored=manifest.facts if manifest else None)
@@ -87,12 +88,12 @@ class Follower:
         write_task(task, task_file)
         devices = run.accelerator.devices_per_node
         shape = self.peers.shaped(GangShape.of(task, num_processes=num_processes, num_devices=devices))
-        gang = Gang(run.stop, run.clock, on_message=self._on_message, watch=self._watch)
+        gang = Gang(run.stop, run.clock, on_message=self._on_message, watch=self._watch, begin=run.standby.take)
         self.peers.on_loss = gang.wake
         if self._shards is not None:
             self._shards.on_failure = gang.wake
         with self.peers.explaining():
-            gang.run(trainer_commands(task_file, shape=shape, environment=os.environ))
+            gang.run(trainer_commands(task_file, shape=shape, environment=run.standby.environment))
 
     def _on_message(self, message: Message) -> None:
         """What this node's trainers have encoded is all that is heard of them: the rest is told to node 0 by its own."""

@@ -42,6 +42,15 @@ def attention(job: JobSpec) -> Iterator[Finding]:
         yield Finding(path, what, allowed, reads=(at("train.deterministic"),))
 
 
+def compiling(job: JobSpec) -> Iterator[Finding]:
+    train, path = job.train, at("train.compile")
+    if train.compile and train.backend == "flax":
+        yield Finding(path, "is for torch: flax always compiles", "leave it out", reads=(BACKEND,))
+    elif train.compile and train.fsdp:
+        what = "blocks whose weights are spread over devices are not compiled"
+        yield Finding(path, what, "leave out one of the two", reads=(at("train.fsdp"),))
+
+
 def optimizer(job: JobSpec) -> Iterator[Finding]:
     named = known_accelerator(job)
     if job.train.optimizer.name != "adamw8bit":

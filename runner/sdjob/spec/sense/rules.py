@@ -38,6 +38,7 @@ RULES: tuple[Rule, ...] = (
     kernels.backend,
     kernels.precision,
     kernels.attention,
+    kernels.compiling,
     kernels.optimizer,
     recipes.one_file,
     recipes.zero_terminal_snr,
