@@ -4,6 +4,7 @@ is the one that there would have been without it."""
 import errno
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,16 @@ def hung(server: Any, _proxy: FaultyProxy) -> Iterator[None]:
         os.kill(server.process.pid, signal.SIGCONT)
 
 
+@contextmanager
+def hung_for_the_ledger(_server: Any, proxy: FaultyProxy) -> Iterator[None]:
+    """Nothing that an attempt tells of itself is ever answered."""
+    over = threading.Event()
+    proxy.faults.append(Fault("refuse", method="PUT", path="/attempts/", then=over.wait, times=FOR_EVER))
+    yield
+    proxy.faults.clear()
+    over.set()
+
+
 def skipped(running: Running, *, after: int) -> int:
     """The step of the next save that is left out because the one before it is on its way still."""
     return running.wait_for("save-missed", step=lambda step: step > after)["step"]
@@ -113,7 +124,7 @@ def away(tmp_path, workshop, monkeypatch) -> Callable[..., None]:
     return leave
 
 
-@pytest.mark.parametrize("how", [refused, hung])
+@pytest.mark.parametrize("how", [refused, hung, hung_for_the_ledger])
 def test_the_training_goes_on_while_storage_is_away(how, away):
     """Ten saves are due meanwhile: each is said to be left out, none is waited for."""
 

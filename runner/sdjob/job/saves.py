@@ -1,4 +1,7 @@
-"""Commits snapshots beside the training: one thread hashes, uploads, commits, then prunes, one save after the other."""
+"""Commits snapshots beside the training: one thread hashes, uploads, commits, then prunes, one save after the other.
+
+What must be in storage before a save is written by the same thread.
+"""
 
 import queue
 import shutil
@@ -59,7 +62,7 @@ class Saves:
     """Told each save that is committed, and its digest, while its files are there."""
 
     _bytes_per_s: float | None = None
-    _queue: "queue.Queue[Save | None]" = field(default_factory=queue.Queue["Save | None"])
+    _queue: "queue.Queue[Callable[[], None] | None]" = field(default_factory=queue.Queue["Callable[[], None] | None"])
     _thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -67,10 +70,14 @@ class Saves:
         self._thread.start()
 
     def put(self, save: Save) -> None:
-        self._queue.put(save)
+        self._queue.put(lambda: self._work_off(save))
+
+    def before_next(self, work: Callable[[], None]) -> None:
+        """Done before any save that is put after this."""
+        self._queue.put(work)
 
     def finish(self) -> None:
-        """Waits until every save that was put is over; after a stop request no longer than the notice lasts: what is
+        """Waits until all that was put is over; after a stop request no longer than the notice lasts: what is
         uploaded by half is invisible."""
         if self._thread is None:
             return
@@ -80,16 +87,19 @@ class Saves:
         self._thread = None
 
     def _work(self) -> None:
-        while (save := self._queue.get()) is not None:
+        while (work := self._queue.get()) is not None:
             try:
-                self._save(save)
-                self.on_over(save.step)
-                if not save.final:
-                    self._prune()
+                work()
             except Exception as error:
                 self.failure = error
                 self.on_failure()
                 return
+
+    def _work_off(self, save: Save) -> None:
+        self._save(save)
+        self.on_over(save.step)
+        if not save.final:
+            self._prune()
 
     def _save(self, save: Save) -> None:
         size_bytes = sum(p.stat().st_size for p in save.folder.iterdir())

@@ -293,21 +293,25 @@ class Training:
         }
 
     def _on_samples(self, fields: dict[str, Any]) -> None:
+        """Who goes on from a step's commit does not draw its pictures again: they are there before it."""
         if self.interval is not None:
             self.interval.interrupted()
-        folder, step = Path(fields["folder"]), fields["step"]
+        self.saves.before_next(lambda: self._keep_samples(Path(fields["folder"]), step=fields["step"], seconds=fields["seconds"]))
+
+    def _keep_samples(self, folder: Path, *, step: int, seconds: float) -> None:
+        """From the saves' thread."""
         pictures = sorted(folder.glob("*.png"))
         try:
             for picture in pictures:
                 self.store.write_file(samples_key(self.attempt, step=step, name=picture.name), picture)
         except StorageError as error:  # pictures to look at are not worth the run
             self.log.warning("samples-failed", f"validation pictures of step {step} were not written: {error}", step=step)
-            self.ledger.event("samples-failed", step=step, seconds=fields["seconds"], why=str(error))
+            self.ledger.event("samples-failed", step=step, seconds=seconds, why=str(error))
             return
         finally:
             shutil.rmtree(folder)
         prompts = self.task.job.validation.prompts if self.task.job.validation else ()
-        self.ledger.event("samples", step=step, seconds=fields["seconds"], prompts=prompts)
+        self.ledger.event("samples", step=step, seconds=seconds, prompts=prompts)
         self.trackers.samples(step, [self._drawn(step, picture.stem, prompts) for picture in pictures])
         self.log.event("samples", f"validation pictures of step {step} written", step=step)
 

@@ -9,6 +9,7 @@ import pytest
 
 from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore, busy, fail
+from fakes.running import HANG_S
 from fakes.runs import commit_log, snapshot
 from sdjob.core.errors import DeniedError, FencedError, StorageError
 from sdjob.core.log import Log
@@ -94,6 +95,30 @@ def test_the_last_ones_files_stay_for_publishing(bench):
     b.saves.finish()
     assert b.saves.final is put
     assert put.folder.exists()
+
+
+def test_what_must_be_there_before_a_save_is_done_before_it(bench):
+    b = bench()
+    found = []
+    for step in (10, 20):
+        b.saves.before_next(lambda: found.append(b.steps))
+        b.save(step)
+    b.saves.finish()
+    assert found == [[], [10]]
+
+
+def test_what_fails_before_a_save_ends_the_training_and_the_save_is_none(bench):
+    b = bench()
+
+    def refused() -> None:
+        raise ObjectDeniedError("403")
+
+    b.saves.before_next(refused)
+    b.save(10)
+    assert b.failed.wait(HANG_S)
+    assert isinstance(b.saves.failure, ObjectDeniedError)
+    b.saves.finish()
+    assert b.steps == []
 
 
 def test_the_ledger_has_what_a_commit_cost(bench):

@@ -2,12 +2,14 @@
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
 
 from fakes.clock import FakeClock
-from fakes.memory_store import MemoryStore, busy, fail
+from fakes.memory_store import Call, MemoryStore, busy, fail
+from fakes.running import HANG_S
 from sdjob.core.errors import StorageError
 from sdjob.core.retry import Backoff
 from sdjob.ledger.add_up import attempt_hours, hours_used
@@ -29,7 +31,8 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def writer(store: MemoryStore, clock: FakeClock) -> LedgerWriter:
-    return LedgerWriter(store, attempt=1, clock=clock)
+    """What is due is written at once, by whoever adds the line."""
+    return LedgerWriter(store, attempt=1, clock=clock, beside=lambda work: work())
 
 
 class TestWriting:
@@ -112,12 +115,60 @@ class TestTrouble:
         writer.flush()
         assert [event["kind"] for event in read_attempt(store, attempt=1).events] == ["end", "more"]
 
-    def test_denied_is_told_at_once(self, store, writer, clock):
+    def test_denied_is_told_with_the_next_line_and_once(self, store, writer, clock):
         store.before.append(fail(ObjectDeniedError("403"), method="write"))
         writer.event("start")
         clock.advance(FLUSH_AGE_S)
+        writer.event("next")
         with pytest.raises(ObjectDeniedError):
+            writer.event("third")
+        writer.event("fourth")
+        writer.flush()
+        assert [event["kind"] for event in read_attempt(store, attempt=1).events] == ["start", "next", "third", "fourth"]
+
+    def test_a_store_that_fails_is_not_asked_again_before_some_time_has_passed(self, store, writer, clock):
+        """Though it took its time to fail."""
+
+        def hang(_: Call) -> None:
+            clock.advance(60.0)
+
+        store.before += [hang, fail(StorageError("no answer"), method="write", times=1)]
+        writer.event("start")
+        clock.advance(FLUSH_AGE_S)
+        for _ in range(10):
             writer.event("next")
+        assert len(store.calls) == 1
+        clock.advance(FLUSH_AGE_S)
+        writer.event("last")
+        assert len(store.calls) == 2
+        assert len(read_attempt(store, attempt=1).events) == 12
+
+    def test_nobody_waits_for_a_store_that_says_nothing(self, store, clock):
+        """Neither for what a line has written beside, nor for another thread's flush; each line is written once."""
+        asked, answers = threading.Semaphore(0), threading.Event()
+
+        def hang(call: Call) -> None:
+            if call.method == "write":
+                asked.release()
+                assert answers.wait(HANG_S)
+
+        store.before.append(hang)
+        writer = LedgerWriter(store, attempt=1, clock=clock)
+        for begin in (lambda: writer.metrics(FLUSH_LINES - 1), threading.Thread(target=writer.flush).start):
+            answers.clear()
+            for step in range(FLUSH_LINES - 1):
+                writer.metrics(step)
+            begin()
+            assert asked.acquire(timeout=HANG_S)
+            for step in range(FLUSH_LINES, 2 * FLUSH_LINES):
+                writer.metrics(step)
+                writer.event("while it hangs")
+            answers.set()
+            writer.flush()
+        steps = [record["step"] for record in read_attempt(store.client(), attempt=1).metrics]
+        once = [*range(FLUSH_LINES), *range(FLUSH_LINES, 2 * FLUSH_LINES)]
+        assert steps == [*once, *once[: FLUSH_LINES - 1], *once[FLUSH_LINES:]]
+        assert all(b'{"schema": 1, ' in data.splitlines()[0] for data in store.objects.values())
 
 
 class TestReading:
