@@ -19,6 +19,7 @@ from fakes.running import Job, Running, Workshop, wait_until
 from fakes.servers import start_seaweed
 from fakes.weather import inside_mounts, small_disk
 from sdjob.ckpt.engine import CommitLog
+from sdjob.ckpt.history import History
 from sdjob.core.clock import SystemClock
 from sdjob.core.log import Log
 from sdjob.spec.places import parse_place
@@ -32,8 +33,8 @@ FOR_EVER = 10**9
 Away = Callable[[Any, FaultyProxy], Any]
 
 
-def small(workshop: Workshop, folder: Path, *, steps: int, to: str) -> Job:
-    fields: dict[str, Any] = {"train__steps": steps, "checkpoint__every_steps": EVERY, "checkpoint__keep": 10**6}
+def small(workshop: Workshop, folder: Path, *, steps: int, to: str, **more: Any) -> Job:
+    fields: dict[str, Any] = {"train__steps": steps, "checkpoint__every_steps": EVERY, "checkpoint__keep": 10**6, **more}
     return workshop.job(folder, validation=None, publish=[], checkpoint__to=to, **fields)
 
 
@@ -85,14 +86,18 @@ def skipped(running: Running, *, after: int) -> int:
     return running.wait_for("save-missed", step=lambda step: step > after)["step"]
 
 
+def history_at(place: str) -> History:
+    store = open_store(parse_place(place, base=Path("/")))
+    return CommitLog(store, clock=SystemClock(), log=Log(mode="text", secrets=())).replay()
+
+
 def check_end(running: Running, *, bucket: str, server: Any, digest: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The steps committed."""
     ended = running.end()
     assert ended.code == 0, ended.output
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
-    store = open_store(parse_place(f"s3://{bucket}/run", base=Path("/")))
-    history = CommitLog(store, clock=SystemClock(), log=Log(mode="text", secrets=())).replay()
+    history = history_at(f"s3://{bucket}/run")
     assert history.done is not None
     assert history.done.digest == digest
     committed = [commit.step for commit in history.commits]
@@ -134,6 +139,29 @@ def test_the_training_goes_on_while_storage_is_away(how, away):
             step = skipped(running, after=step)
 
     away(how, steps=SHORT, until=until)
+
+
+@pytest.mark.parametrize("how", [hung, hung_for_the_ledger])
+def test_a_stop_request_ends_in_time_though_storage_says_nothing(how, workshop, tmp_path, monkeypatch):
+    """Nobody's patience with a store is part of the notice."""
+    server = start_seaweed(tmp_path / "seaweed")
+    try:
+        place = f"s3://{server.new_bucket()}/run"
+        job = small(workshop, tmp_path / "job", steps=LONG, to=place, run__notice_s=2.0)
+        with FaultyProxy(server.endpoint) as proxy:
+            running = start_small(job, environment={**server.environment, "AWS_ENDPOINT_URL_S3": proxy.endpoint})
+            committed = running.wait_for("commit")["step"]
+            with how(server, proxy):
+                skipped(running, after=committed + EVERY)
+                running.signal(signal.SIGTERM)
+                ended = running.end()
+        assert ended.code == 75, ended.output
+        assert ended.of("error")[-1]["message"].startswith("stopped on request; the notice ended")
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        assert [commit.step for commit in history_at(place).commits] == ended.committed
+    finally:
+        server.kill()
 
 
 @pytest.mark.full_matrix

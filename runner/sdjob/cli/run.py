@@ -73,6 +73,7 @@ def supervise(args: argparse.Namespace, *, log: Log) -> int:
 def run(args: argparse.Namespace, *, log: Log) -> None:
     from sdjob.core.reap import reap_as_first_process
     from sdjob.job.notice import notice_watched
+    from sdjob.job.overdue import left_when_overdue
     from sdjob.job.run import run_job
     from sdjob.job.stop import StopRequest
     from sdjob.job.vitals.pages import metrics_served
@@ -83,6 +84,7 @@ def run(args: argparse.Namespace, *, log: Log) -> None:
     clock = SystemClock()
     stop = StopRequest(clock, notice_s=notice_s(job.run))
     stop.install()
+    left_when_overdue(stop, clock=clock, environment=os.environ, log=log)
     reap_as_first_process()
     vitals = Vitals(job, clock)
     notice = notice_watched(job.run, stop=stop, environment=os.environ, log=log)
