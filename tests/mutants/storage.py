@@ -179,8 +179,8 @@ PURE = [
 SAVES = all_of(
     "runner/sdjob/job/saves.py",
     SAVES_TESTS,
-    ("pruned before the commit", "                self._save(save)\n                self.on_over(save.step)\n                if not save.final:\n                    self._prune()\n", "                if not save.final:\n                    self._prune()\n                self._save(save)\n                self.on_over(save.step)\n"),
-    ("told before the commit", "                self._save(save)\n                self.on_over(save.step)\n", "                self.on_over(save.step)\n                self._save(save)\n"),
+    ("pruned before the commit", "        self._save(save)\n        self.on_over(save.step)\n        if not save.final:\n            self._prune()\n", "        if not save.final:\n            self._prune()\n        self._save(save)\n        self.on_over(save.step)\n"),
+    ("told before the commit", "        self._save(save)\n        self.on_over(save.step)\n", "        self.on_over(save.step)\n        self._save(save)\n"),
     ("metrics are not safe before their commit", "            self.ledger.flush()\n            commit = ", "            commit = "),
     ("a failing store ends the training", "            if save.final:\n                raise\n", "            raise\n"),
     ("the last save may fail", "            if save.final:\n                raise\n", ""),
@@ -191,6 +191,24 @@ SAVES = all_of(
     ("pruned within the notice", "        if self.stop.requested:\n            return\n        try:", "        try:"),
     ("a prune that fails ends the training", "        except StorageError as error:\n            self.log.warning(\"prune-failed\"", "        except ZeroDivisionError as error:\n            self.log.warning(\"prune-failed\""),
     ("what was committed fills the disk", "        else:\n            shutil.rmtree(save.folder)", "        else:\n            pass"),
+    ("what must be there before a save is done at once", "        \"\"\"Done before any save that is put after this.\"\"\"\n        self._queue.put(work)", "        work()"),
 )  # fmt: skip
 
-STORAGE = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES]
+LEDGER = all_of(
+    "runner/sdjob/ledger/write.py",
+    ("tests/unit/ledger/test_ledger.py",),
+    ("lines that came during a write are forgotten", "        del self._lines[:count]\n", "        self._lines.clear()\n"),
+    ("written lines are written again", "        del self._lines[:count]\n", ""),
+    ("the next lines go into the same object", "        self._number += 1\n", ""),
+    ("a store that fails is asked with each line", "        self._waiting_since_s = now_s\n        self._due_lines = len(self._lines) + FLUSH_LINES\n", "        pass\n"),
+    ("a refusal is told to nobody", "        if failure is not None:\n            raise failure\n", ""),
+)  # fmt: skip
+
+NOTICE = all_of(
+    "runner/sdjob/job/overdue.py",
+    ("tests/unit/job/test_overdue.py",),
+    ("the ledger's last line has no time", "> -MERCY_S", "> 0"),
+    ("nobody is told why", "    leave(str(error), environment=environment, log=log)\n", ""),
+)  # fmt: skip
+
+STORAGE = [*STORE, *JOURNAL, *BLOBS, *ENGINE, *PURE, *SAVES, *LEDGER, *NOTICE]

@@ -9,7 +9,6 @@ import pytest
 
 from fakes.clock import FakeClock
 from fakes.memory_store import MemoryStore, busy, fail
-from fakes.running import HANG_S
 from fakes.runs import commit_log, snapshot
 from sdjob.core.errors import DeniedError, FencedError, StorageError
 from sdjob.core.log import Log
@@ -115,9 +114,9 @@ def test_what_fails_before_a_save_ends_the_training_and_the_save_is_none(bench):
 
     b.saves.before_next(refused)
     b.save(10)
-    assert b.failed.wait(HANG_S)
-    assert isinstance(b.saves.failure, ObjectDeniedError)
     b.saves.finish()
+    assert b.failed.is_set()
+    assert isinstance(b.saves.failure, ObjectDeniedError)
     assert b.steps == []
 
 
