@@ -24,6 +24,8 @@ class Gathering:
 
     barrier: threading.Barrier = field(default_factory=lambda: threading.Barrier(RANKS, timeout=PATIENCE_S))
     said: dict[tuple[int, int], tuple[bool, SaveWord]] = field(default_factory=dict)
+    parts: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    """What the ranks but the first have told the parent of: a save is over once all parts are there."""
 
     def gather(self, rank, step, *, stop, word):
         self.said[step, rank] = (stop, word)
@@ -127,8 +129,12 @@ def run(rank, plan, link, child_write, total):
 def listen(rank, channel, holds_until):
     for message in channel:
         rank.messages.append(message)
-        if rank.number == 0 and message["event"] in ("snapshot", "save-failed") and holds_until is None:
-            channel.send({"event": "save-over"})
+        if message["event"] == "part":
+            rank.gathering.parts.release()
+        if rank.number == 0 and message["event"] in ("snapshot", "save-failed"):
+            assert all(rank.gathering.parts.acquire(timeout=PATIENCE_S) for _ in range(RANKS - 1))
+            if holds_until is None:
+                channel.send({"event": "save-over"})
         if message["event"] == "metrics" and message["step"] == holds_until:
             channel.send({"event": "save-over"})
             holds_until = None

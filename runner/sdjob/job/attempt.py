@@ -250,7 +250,8 @@ class Attempt:
 
         publish = self._publisher(staged, resolution)
         published = self._timed("publish", lambda: publish(result, resolution.job, self.folder))
-        run.commits.prune()
+        if not run.stop.requested:  # it waits for readers, and the notice is short
+            run.commits.prune()
         self.trackers.finish(step=result.step, digest=result.digest, seconds_left=run.stop.seconds_left)
         run.commits.finish(step=result.step, digest=result.digest, published=published)
         if self.kept is not None:

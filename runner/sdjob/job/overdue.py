@@ -6,6 +6,7 @@ Nothing is lost by leaving: what is committed stands, what was on its way is inv
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from sdjob.core.clock import Clock
 from sdjob.core.log import Log
@@ -13,7 +14,7 @@ from sdjob.job.last_words import leave
 from sdjob.job.stop import StopRequest
 
 MERCY_S = 4.0  # after the notice, for the ledger's last line; a pod is killed a second later (spec/run.py)
-LOOK_S = 0.2
+LOOK_S, WORDS_S = 0.2, 1.0
 
 
 def left_when_overdue(stop: StopRequest, *, clock: Clock, environment: Mapping[str, str], log: Log) -> None:
@@ -33,6 +34,13 @@ def watch(
     while stop.seconds_left() > -MERCY_S:
         clock.sleep(LOOK_S)
     error = stop.ending("the notice ended while something was still waited for")
-    log.event("error", str(error), exit_code=error.exit_code)
-    leave(str(error), environment=environment, log=log)
+
+    def tell() -> None:
+        leave(str(error), environment=environment, log=log)
+        with suppress(OSError):  # whoever reads this may be gone
+            log.event("error", str(error), exit_code=error.exit_code)
+
+    telling = threading.Thread(target=tell, name="overdue-words", daemon=True)
+    telling.start()
+    telling.join(WORDS_S)  # or may stand still
     end(error.exit_code)

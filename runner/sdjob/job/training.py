@@ -307,6 +307,7 @@ class Training:
         except StorageError as error:  # pictures to look at are not worth the run
             self.log.warning("samples-failed", f"validation pictures of step {step} were not written: {error}", step=step)
             self.ledger.event("samples-failed", step=step, seconds=seconds, why=str(error))
+            self.trackers.samples(step, [])
             return
         finally:
             shutil.rmtree(folder)

@@ -2,6 +2,7 @@
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +17,8 @@ SLICE_S = 0.1  # how often a wait for the end asks how long it may last
 
 @dataclass(frozen=True)
 class Samples:
+    """Those of a step, or none where they could not be written. They come while later steps' rows do."""
+
     step: int
     pictures: tuple[Picture, ...]
 
@@ -50,6 +53,12 @@ class Feeder:
     _thread: threading.Thread | None = None
     _through: int = 0
     _held: Row | None = None
+    _awaits: bool = False
+    """The held row's pictures are on their way."""
+
+    _behind: deque[Row] = field(default_factory=deque[Row])
+    """Rows after the held one, while it awaits them."""
+
     _dropped: threading.Event = field(default_factory=threading.Event)
     _first_drop: threading.Lock = field(default_factory=threading.Lock)
 
@@ -109,7 +118,7 @@ class Feeder:
             return True
         match item:
             case Row():
-                self._take(item)
+                self._come(item)
             case Samples():
                 self._complete(item)
             case Committed():
@@ -119,6 +128,15 @@ class Feeder:
                 return False
         self.tracker.idle()
         return True
+
+    def _come(self, row: Row) -> None:
+        if not self._awaits:
+            self._take(row)
+            self._awaits = self._held is not None
+        elif len(self._behind) < MOST_WAITING:
+            self._behind.append(row)
+        else:
+            self._drop(f"{MOST_WAITING} rows wait for the pictures before them")
 
     def _take(self, row: Row) -> None:
         if row.step <= self._through:
@@ -134,6 +152,9 @@ class Feeder:
         if self._held is not None and self._held.step == samples.step:
             self._held = replace(self._held, pictures=samples.pictures)
             self._release()
+            self._awaits = False
+            while self._behind and not self._awaits:
+                self._come(self._behind.popleft())
 
     def _release(self) -> None:
         if self._held is not None:
@@ -141,6 +162,8 @@ class Feeder:
             self.tracker.add(held)
 
     def _close(self, final: Final | None) -> None:
-        if final is not None:
-            self._release()  # else the next attempt has it from the ledger, with its pictures if they are drawn by then
+        if final is not None:  # else the next attempt has them from the ledger, with their pictures if they are drawn by then
+            for row in self._behind:
+                self._take(row)
+            self._release()
         self.tracker.close(final)

@@ -2,10 +2,12 @@
 
 import io
 import json
+import threading
 
 import pytest
 
 from fakes.clock import FakeClock
+from fakes.running import HANG_S
 from sdjob.core.errors import TimeSpentError
 from sdjob.core.log import Log
 from sdjob.job.overdue import MERCY_S, watch
@@ -56,3 +58,17 @@ def test_with_what_the_stop_was_for_once_the_notice_and_a_little_more_are_over(t
     assert (told["event"], told["exit_code"]) == ("error", code)
     assert told["message"].startswith(words)
     assert file.read_text() == told["message"]
+
+
+@pytest.mark.parametrize("stands", [True, False], ids=["stands-still", "is-gone"])
+def test_though_whoever_reads_its_words_is_not_there(stands):
+    class Reader(io.StringIO):
+        def write(self, text):
+            if not stands:
+                raise BrokenPipeError
+            threading.Event().wait(HANG_S)
+
+    clock, ended = StoppedClock(0.0, cause=None), []
+    log = Log(mode="json", stream=Reader(), clock=clock, secrets=())
+    watch(clock.stop, clock=clock, environment={}, log=log, end=ended.append)
+    assert ended == [75]

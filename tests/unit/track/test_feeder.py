@@ -84,22 +84,59 @@ class TestRows:
         fed(tracker, row(3), row(4), Samples(4, (PICTURE,)), row(5))
         assert tracker.told[:3] == [("add", 3, 0), ("add", 4, 1), ("add", 5, 0)]
 
-    def test_it_does_not_wait_for_ever(self):
+    def test_rows_wait_for_the_one_that_waits_for_its_pictures(self):
+        """Which are written beside the training."""
         tracker = NotingTracker()
-        fed(tracker, row(4), row(5))
+        rows = [
+            row(4),
+            row(5),
+            Committed(),
+            row(6),
+            row(8),
+            Samples(4, (PICTURE,)),
+            row(9),
+            Samples(8, (PICTURE, PICTURE)),
+            row(10),
+        ]
+        fed(tracker, *rows)
+        added = [("add", 4, 1), ("add", 5, 0), ("add", 6, 0), ("add", 8, 2), ("add", 9, 0), ("add", 10, 0)]
+        assert tracker.told == [("committed", True), *added, ("close", None)]
+
+    def test_pictures_that_could_not_be_written_are_not_waited_for(self):
+        tracker = NotingTracker()
+        fed(tracker, row(4), row(5), Samples(4, ()), row(6))
+        assert tracker.told[:3] == [("add", 4, 0), ("add", 5, 0), ("add", 6, 0)]
+
+    def test_a_row_of_the_past_without_pictures_waits_for_none(self):
+        tracker = NotingTracker()
+        fed(tracker, row(5), past=[row(4)])
         assert tracker.told[:2] == [("add", 4, 0), ("add", 5, 0)]
+
+    def test_pictures_that_never_come_do_not_fill_the_memory(self, monkeypatch):
+        monkeypatch.setattr(feeder_module, "MOST_WAITING", 5)
+        dropped: list[tuple[str, str]] = []
+        tracker, added = NotingTracker(), threading.Semaphore(0)
+        tracker.idle = added.release
+        feeder = Feeder(tracker, lambda after: (), lambda step: step == 1, lambda *why: dropped.append(why))
+        feeder.start()
+        for step in range(1, 8):
+            feeder.put(row(step))
+            assert added.acquire(timeout=60.0)
+        feeder.finish(None, limit_s=lambda: 60.0)
+        assert dropped == [("noting", "5 rows wait for the pictures before them")]
+        assert tracker.told == []
 
     def test_what_still_waits_at_a_stop_is_left_to_the_next_attempt(self):
         stopped, resumed = NotingTracker(), NotingTracker(through=3)
-        fed(stopped, row(3), row(4))
+        fed(stopped, row(3), row(4), row(5))
         assert stopped.told == [("add", 3, 0), ("close", None)]
         fed(resumed, Samples(4, (PICTURE,)), past=[row(4)], final=FINAL)
         assert resumed.told == [("add", 4, 1), ("close", FINAL)]
 
     def test_at_the_end_nothing_is_left(self):
         tracker = NotingTracker()
-        fed(tracker, row(4), final=FINAL)
-        assert tracker.told == [("add", 4, 0), ("close", FINAL)]
+        fed(tracker, row(4), row(5), row(8), final=FINAL)
+        assert tracker.told == [("add", 4, 0), ("add", 5, 0), ("add", 8, 0), ("close", FINAL)]
 
     def test_pictures_from_the_past_come_with_their_row(self):
         tracker = NotingTracker()
