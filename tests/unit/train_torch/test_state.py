@@ -1,12 +1,15 @@
 """Snapshot, files, restore: every tensor and count comes back bit for bit, and so does the next step."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fakes.running import HANG_S
 from fakes.torch_runs import make_micro, make_task, make_trainer, randomize
 from sdjob.core.errors import UnsoundError
 from sdjob.train_torch import arena as arenas
@@ -149,6 +152,25 @@ def test_a_snapshot_goes_into_the_room_that_was_made_for_it(sd1, tmp_path):
     (tmp_path / "with").mkdir()
     snapshot.write_into(tmp_path / "with")
     assert everything(tmp_path / "with") == without
+
+
+def test_a_copy_waits_until_its_room_is_made(monkeypatch):
+    """Else the room would be cleared with the copy in it."""
+    arena, go_on, touch = Arena(), threading.Event(), Arena._touch
+
+    def touch_late(self, tensors):
+        assert go_on.wait(HANG_S)
+        touch(self, tensors)
+
+    monkeypatch.setattr(Arena, "_touch", touch_late)
+    weights = torch.ones(3)
+    arena.reserve({"weights": weights})
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(arena.take, "weights", weights)
+        with pytest.raises(TimeoutError):
+            taken.result(timeout=0.2)
+        go_on.set()
+        assert taken.result(HANG_S).equal(weights)
 
 
 def test_no_room_for_snapshots_is_an_error_of_the_first(sd1, monkeypatch):
