@@ -162,7 +162,7 @@ class Attempt:
             stop=NoStop(),  # type: ignore[arg-type]
             clock=ActorClock(self.world.scheduler),
             log=SILENT,
-            on_over=lambda _: saves.put(self._next_save()) if self.step < self.world.last_step else saves.put(None),  # type: ignore[arg-type]
+            on_over=lambda _: saves.put(self._next_save()) if self.step < self.world.last_step else saves.close(),
             on_failure=lambda: None,
             kept=self.kept,
         )

@@ -76,12 +76,16 @@ class Saves:
         """Done before any save that is put after this."""
         self._queue.put(work)
 
+    def close(self) -> None:
+        """Nothing more is put."""
+        self._queue.put(None)
+
     def finish(self) -> None:
         """Waits until all that was put is over; after a stop request no longer than the notice lasts: what is
         uploaded by half is invisible."""
         if self._thread is None:
             return
-        self._queue.put(None)
+        self.close()
         while self._thread.is_alive() and self.stop.seconds_left() > 0:
             self._thread.join(JOIN_S)
         self._thread = None
