@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fakes.running import Ended, Job, Running, pin
+from fakes.running import Ended, Job, Running, pinned
 
 ROOT = Path(__file__).resolve().parents[2]
 USER = 65532
@@ -52,7 +52,8 @@ def configure(folder: Path) -> dict[str, str]:
 def podman(*arguments: str | Path) -> str:
     """stdout. On the core of all runs: a container inherits it, and its trainer counts its threads by it."""
     argv = ["podman", *map(str, arguments)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=pin)
+    with pinned():
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{' '.join(argv)}:\n{done.stderr}"
     return done.stdout
 

@@ -247,16 +247,16 @@ class Running:
     @classmethod
     def begin(cls, command: list[str], *, folder: Path, environment: dict[str, str]) -> "Running":
         """In a session of its own, as a shell would start it in the foreground."""
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=pin,  # noqa: PLW1509
-        )
+        with pinned():
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
         running = cls(process)
         running._reader = threading.Thread(target=running._read, daemon=True)
         running._reader.start()
@@ -332,11 +332,19 @@ def fits(event: Event, fields: dict[str, Any]) -> bool:
     return all(wanted(event.get(k)) if callable(wanted) else event.get(k) == wanted for k, wanted in fields.items())
 
 
-def pin() -> None:
-    """One core, so that the run takes one thread; pytest's processes take one each."""
-    cores = sorted(os.sched_getaffinity(0))
+@contextmanager
+def pinned() -> Iterator[None]:
+    """What is started within has one core, so that a run takes one thread; pytest's processes take one each.
+
+    A child inherits it from the thread that starts it. A preexec_fn would do as well, but makes Python fork: the kernel then
+    copies the page tables of all that pytest has in memory before the child begins, some 50 ms for 3 GB."""
+    cores = os.sched_getaffinity(0)
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    os.sched_setaffinity(0, {cores[worker % len(cores)]})
+    os.sched_setaffinity(0, {sorted(cores)[worker % len(cores)]})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def wait_until(condition: Callable[[], bool], *, what: str) -> None:
