@@ -1,11 +1,11 @@
 """`sdjob completion SHELL`: a script on stdout by which the shell completes sdjob's verbs, flags, choices and files."""
 
 from argparse import Action, ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from sdjob.cli.parser import new_parser
 from sdjob.core.log import Log
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -17,30 +17,26 @@ EPILOG = (
 FILES, FOLDERS = {"FILE", "FILE-or-PLACE"}, {"DIR", "PLACE"}
 
 
-def add_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
-    parser.epilog = EPILOG
+@dataclass(frozen=True)
+class Completion:
+    """The verb, for a command whose other verbs it does not know."""
 
+    whole_parser: Callable[[], ArgumentParser]
+    """Makes the parser of a command line with the arguments of all verbs."""
 
-def execute(args: Namespace, *, log: Log) -> int:  # noqa: ARG001  every verb is called alike
-    import shtab
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
+        parser.epilog = EPILOG
 
-    parser = whole_parser()
-    for action in actions_of(parser):
-        if kind := kind_of(action):
-            cast("Any", action).complete = shtab.FILE if kind == "file" else shtab.DIRECTORY
-    print(shtab.complete(parser, shell=args.shell))
-    return 0
+    def execute(self, args: Namespace, *, log: Log) -> int:  # noqa: ARG002  every verb is called alike
+        import shtab
 
-
-def whole_parser() -> ArgumentParser:
-    """With the arguments of all verbs, where a command line is parsed with those of its own verb alone."""
-    from sdjob.cli.main import VERBS
-
-    parser, parsers = new_parser({name: line for name, (_, line) in VERBS.items()})
-    for name, (module, _) in VERBS.items():
-        module().add_arguments(parsers[name])
-    return parser
+        parser = self.whole_parser()
+        for action in actions_of(parser):
+            if kind := kind_of(action):
+                cast("Any", action).complete = shtab.FILE if kind == "file" else shtab.DIRECTORY
+        print(shtab.complete(parser, shell=args.shell))
+        return 0
 
 
 def actions_of(parser: ArgumentParser) -> Iterator[Action]:

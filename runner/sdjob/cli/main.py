@@ -15,7 +15,7 @@ from sdjob.core.log import Log, redacted, resolve_mode
 
 
 class Verb(Protocol):
-    """What a verb's module has."""
+    """What a verb's module has, or an object in its place."""
 
     def add_arguments(self, parser: ArgumentParser) -> None: ...
 
@@ -132,9 +132,9 @@ def doctor() -> Verb:
 
 
 def completion() -> Verb:
-    from sdjob.cli import completion
+    from sdjob.cli.completion import Completion
 
-    return completion
+    return Completion(whole_parser)
 
 
 VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
@@ -158,6 +158,19 @@ VERBS: dict[str, tuple[Callable[[], Verb], str]] = {
     "doctor": (doctor, "look at this machine, and at a job's places, for what would fail"),
     "completion": (completion, "print a script by which a shell completes sdjob's commands"),
 }
+
+
+def lines() -> dict[str, str]:
+    """What the help says of each verb."""
+    return {name: line for name, (_, line) in VERBS.items()}
+
+
+def whole_parser() -> ArgumentParser:
+    """With the arguments of all verbs, where a command line is parsed with those of its own verb alone."""
+    parser, parsers = new_parser(lines())
+    for name, (module, _) in VERBS.items():
+        module().add_arguments(parsers[name])
+    return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -186,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def dispatch(arguments: Sequence[str], *, log: Log) -> int:
     verb = chosen_verb(arguments, verbs=VERBS)
-    parser, parsers = new_parser({name: line for name, (_, line) in VERBS.items()})
+    parser, parsers = new_parser(lines())
     module = VERBS[verb][0]() if verb else None
     if verb and module:
         module.add_arguments(parsers[verb])

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sdjob.cli.completion import SHELLS, actions_of, kind_of, whole_parser
-from sdjob.cli.main import VERBS, main
+from sdjob.cli.completion import SHELLS, actions_of, kind_of
+from sdjob.cli.main import VERBS, main, whole_parser
 
 # What readline does on a TAB: sets COMP_WORDS and COMP_CWORD, calls the function that `complete -F` named, reads COMPREPLY.
 PRESS_TAB = """
