@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from browser.stories import page_of
 from sdjob.report.overview import Price
@@ -33,6 +33,13 @@ class Look:
 
     def text(self, selector: str) -> str:
         return self.page.locator(selector).first.inner_text()
+
+    def scroll_to(self, selector: str) -> Locator:
+        """The first one, in view. The page is told of a scroll with the next frame, and hides its tip then."""
+        found = self.page.locator(selector).first
+        found.scroll_into_view_if_needed()
+        self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
+        return found
 
     def barriers(self) -> list[str]:
         """axe-core's violations: https://github.com/dequelabs/axe-core/blob/develop/doc/API.md."""

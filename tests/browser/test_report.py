@@ -100,8 +100,7 @@ def test_a_curve_tells_what_is_under_the_pointer(look):
 
 def test_a_tip_never_leaves_the_window(look):
     seen = look("finished", width=390)
-    seen.page.locator("[data-chart=loss]").scroll_into_view_if_needed()
-    plot = seen.page.locator("[data-chart=loss]").bounding_box()
+    plot = seen.scroll_to("[data-chart=loss]").bounding_box()
     for share in (0.2, 0.5, 0.98):
         seen.page.mouse.move(plot["x"] + share * plot["width"], plot["y"] + 3)
         tip = seen.page.locator("#tip").bounding_box()
@@ -111,9 +110,7 @@ def test_a_tip_never_leaves_the_window(look):
 
 def test_a_bar_tells_what_a_moment_went_to(look):
     seen = look("finished")
-    bar = seen.page.locator(".attempts .bar").first
-    bar.scroll_into_view_if_needed()
-    box = bar.bounding_box()
+    box = seen.scroll_to(".attempts .bar").bounding_box()
     seen.page.mouse.move(box["x"] + box["width"] - 4, box["y"] + box["height"] / 2)
     title, lasted, when = seen.text("#tip").split("\n")
     assert (title, lasted) == ("Lost work", "37.8 s"), "90 steps of 0.42 s"
