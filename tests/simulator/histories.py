@@ -2,6 +2,7 @@
 
 import random
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -92,9 +93,13 @@ class History:
             self.scheduler.spawn(f"pod{number}", lambda number=number: pod(self.world, number))
         for number in range(self.plan.readers):
             self.scheduler.spawn(f"reader{number}", lambda number=number: reader(self.world, number))
-        self.scheduler.run()
-        if not self.checker.violations:
-            self._end_in_good_weather()
+        try:
+            self.scheduler.run()
+            if not self.checker.violations:
+                self._end_in_good_weather()
+        except Exception as error:  # a schedule among a million: the others are still played, and this one is told by its seed
+            *_, here = traceback.extract_tb(error.__traceback__)
+            self.checker.fail("crash", f"{error!r} in {here.name}, {here.filename}:{here.lineno}")
         return self.outcome
 
     def _around(self) -> None:
@@ -131,6 +136,7 @@ class History:
         director = self.director
         if isinstance(director, SeededDirector):
             director.fair = True
+        self._damage_at.clear()
         if not self.plan.late_to_the_end:
             while self.bucket.late:
                 self.bucket.late.pop(0)()
@@ -147,7 +153,7 @@ class History:
             self._judge_the_end(errors[0], was_quiet=was_quiet)
 
     def _judge_the_end(self, error: Exception | None, *, was_quiet: bool) -> None:
-        checker, truth, plan = self.checker, self.checker.truth, self.plan
+        checker, truth, plan = self.checker, self.checker.truth_at_the_end(), self.plan
         if error is not None:
             if not (isinstance(error, UnsoundError) and (checker.damaged or not plan.honest)):
                 checker.fail("end", f"the last attempt ends with {error!r}")
@@ -155,7 +161,7 @@ class History:
         if plan.exact and truth.done_digest != uninterrupted(self.world.last_step, recurring=plan.recurring):
             checker.fail("end", f"the run ends with another state than an uninterrupted one: {truth.done_digest}")
         steps = [commit.step for commit in truth.live]
-        if steps[-1] != self.world.last_step:
+        if steps[-1:] != [self.world.last_step]:
             checker.fail("end", f"the run is done, and its live steps are {steps}")
         wrote = any(slot["kind"] == "claim" and slot["attempt"] == "last" for slot in truth.slots)
         if wrote and was_quiet and not checker.damaged:
